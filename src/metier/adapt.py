@@ -1,0 +1,260 @@
+"""The main path: documents in, an adapted model and a verdict out."""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from metier.errors import DataError, MetierError, RunError
+from metier.evidence import conclude, measure
+from metier.interrupts import StopAfterStep
+from metier.models.adapters import add_lora, keep_memory, weights_moved
+from metier.models.encoding import Encoded, Encoder
+from metier.models.generate import Answer
+from metier.models.load import BaseModel, load_base
+from metier.models.packing import PackReader
+from metier.progress import Progress, Silent
+from metier.results import Run
+from metier.runs import MetricsLog, RunFolder, environment, write_json, write_text
+from metier.settings import Settings, to_toml
+from metier.sources.examples import Example
+from metier.sources.ledger import Ledger
+from metier.sources.read import Corpus, ReadOptions, read_corpus
+from metier.sources.split import Split, split_corpus
+from metier.training.loop import StepMetrics, Trained, train
+from metier.training.plan import Plan
+from metier.training.replay import replay_documents
+from metier.training.stream import field_documents, steps
+
+
+def adapt(
+    *data: str,
+    out: str | Path | None = None,
+    fields: Mapping[str, str] | None = None,
+    skip_bad_rows: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Run:
+    """Adapt a model to the field of `data`, measure what happened, and write it all to the run folder `out`.
+
+    data: files, folders, `pack:NAME`, or a hub id. fields: part → field name where the usual names do not fit.
+    options: those of `Settings` (model, minutes, tokens, replay, lr, evidence, seed, …).
+
+    Raises:
+        MetierError: what the user can mend, in one sentence; nothing is left half-written.
+        KeyboardInterrupt: after what was trained so far has been written.
+    """
+    started = time.monotonic()
+    say = progress or Silent()
+    settings = Settings(data=tuple(map(str, data)), **options)
+    run = RunFolder(out or default_folder(settings))
+    run.require_free()
+    corpus, split = read_data(settings, ReadOptions(dict(fields or {}), skip_bad_rows), say)
+    base, reader = prepare(settings, say)
+    planned = measure.make_plan(base, reader, split, settings, started)
+    for line in measure.plan_lines(planned):
+        say.say(line)
+    with recorded(run):
+        write_beginning(run, settings, corpus, split, planned)
+        before = measure.base_arm(base, reader, split, planned, settings, run, say)
+        field = train_field(base, reader, split, planned, before.replay, settings, run, say)
+        save_adapter(run, base, reader)
+        settle(corpus.ledger, split, field, before, base.encoder)
+        write_json(run.ledger, corpus.ledger.as_json())
+        if field.trained.interrupted:
+            raise KeyboardInterrupt
+        after = measure.adapted_arm(reader, base.encoder, before, settings, run, say)
+        write_json(run.results, results_of(settings, corpus, split, base, reader, planned, before, field, after, started))
+        finished = Run(run.path)
+        finished.report()
+    return finished
+
+
+def default_folder(settings: Settings) -> Path:
+    """runs/<first data name>-<date>-<time>."""
+    first = Path(settings.data[0].removeprefix("pack:")).stem or "run"
+    return Path("runs") / f"{first}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def read_data(settings: Settings, options: ReadOptions, say: Progress) -> tuple[Corpus, Split]:
+    corpus = read_corpus(settings.data, options)
+    for found in corpus.formats:
+        say.say(f"{found.source}: {found.rows:,} rows of {found.format}")
+    split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)
+    if not split.train:
+        raise DataError(f"{settings.data[0]} leaves nothing to train on after the split: add documents.")
+    n_documents = len({e.document for e in (*split.select, *split.test)})
+    say.say(f"{len(corpus.examples):,} examples; {n_documents} {split.unit}s held out, half of them for the verdict")
+    return corpus, split
+
+
+def prepare(settings: Settings, say: Progress) -> tuple[BaseModel, PackReader]:
+    """Load the model and put LoRA on it; the base's weights stay as they are."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    keep_memory()
+    base = load_base(settings.model)
+    if not base.encoder.has_own_template:
+        say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
+    reader = PackReader(add_lora(base.model, settings.r, settings.alpha, settings.seed))
+    if reader.why_plain:
+        say.say(f"{reader.why_plain}: each document runs alone, which is slower and the same")
+    return base, reader
+
+
+@contextmanager
+def recorded(run: RunFolder) -> Iterator[None]:
+    """The run folder says at every moment whether the run is running, done, interrupted or failed, and why."""
+    run.create()
+    run.set_status("running")
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.set_status("interrupted")
+        raise
+    except MetierError as error:
+        _try_status(run, "failed", str(error))
+        raise
+    except BaseException as error:
+        _try_status(run, "failed", f"{type(error).__name__}: {error}")
+        raise
+    run.set_status("done")
+
+
+def _try_status(run: RunFolder, state: str, reason: str) -> None:
+    """On a full disk even this may not be written; the error that is under way matters more."""
+    try:
+        run.set_status(state, reason=reason)
+    except RunError:
+        return
+
+
+def write_beginning(run: RunFolder, settings: Settings, corpus: Corpus, split: Split, planned: Plan) -> None:
+    write_text(run.config, to_toml(settings))
+    write_json(run.plan, asdict(planned))
+    write_json(run.environment, environment())
+    write_json(run.splits, split.as_json())
+    write_json(run.ledger, corpus.ledger.as_json())
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training did; `probe` is the same held-out rows of the select half before and after."""
+
+    trained: Trained
+    probe: dict[str, float]
+    too_long: frozenset[str]  # rows whose prompt alone fills the window
+
+
+def train_field(
+    base: BaseModel,
+    reader: PackReader,
+    split: Split,
+    planned: Plan,
+    replay: Sequence[Answer],
+    settings: Settings,
+    run: RunFolder,
+    say: Progress,
+) -> Training:
+    """Train on the field and on replay, writing metrics.jsonl as it goes.
+
+    Raises:
+        DataError: no row of the field has a supervised token.
+    """
+    too_long: set[str] = set()
+
+    def encode(example: Example) -> list[Encoded]:
+        documents = base.encoder.encode(example)
+        if not documents:
+            too_long.add(example.id)
+        return documents
+
+    probe = measure.Probe(base.encoder, split.select)
+    nll_before = probe.nll_per_token(reader, settings.pack_tokens)
+    field = field_documents(split.train, encode, settings.seed)
+    stream = steps(field, replay_documents(base.encoder, replay), planned.replay_share, planned.step_tokens)
+    log = MetricsLog(run.metrics)
+    say.begin("training", planned.train_tokens)
+    done = 0
+
+    def on_step(metrics: StepMetrics) -> None:
+        nonlocal done
+        done += metrics.tokens
+        log.write(**asdict(metrics))
+        say.advance(done, f"loss {metrics.loss:.3f}, {metrics.tokens_per_s:.0f} tokens/s")
+
+    try:
+        with StopAfterStep(say.say) as stop:
+            trained = train(reader, stream, planned.steps, planned.lr, settings.pack_tokens, on_step, stop.requested)
+    finally:
+        log.close()
+        say.end()
+    if not trained.n_steps:
+        raise DataError(
+            f"{settings.data[0]} gives no supervised tokens: {len(too_long)} rows whose prompt fills the model's window."
+        )
+    nll_after = probe.nll_per_token(reader, settings.pack_tokens)
+    moved = {"n_rows": probe.n_rows, "nll_before": nll_before, "nll_after": nll_after}
+    return Training(trained, moved, frozenset(too_long))
+
+
+def save_adapter(run: RunFolder, base: BaseModel, reader: PackReader) -> None:
+    """The adapter as PEFT writes it, with the tokenizer and its template; whole or not at all.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    partial = run.adapter.with_name("adapter.tmp")
+    try:
+        reader.model.save_pretrained(partial)
+        base.tokenizer.save_pretrained(partial)
+        partial.rename(run.adapter)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise RunError(f"{run.adapter} cannot be written ({error}): free some space and run again.") from error
+
+
+def settle(ledger: Ledger, split: Split, field: Training, before: measure.Before, encoder: Encoder) -> None:
+    """Close the account: which rows were trained, how much of a text the budget reached, what did not fit."""
+    trained_bytes = field.trained.bytes_by_item
+    trained = {e.id: encoder.encode(e) for e in split.train if e.id in trained_bytes}
+    cut = {i: n for i, ds in (*trained.items(), *before.field_by_example()) if (n := sum(d.n_cut_bytes for d in ds))}
+    cut |= {i: ledger.sizes(i)[2] for i in field.too_long}
+    unreached = {i: sum(d.n_bytes for d in ds) - trained_bytes[i] for i, ds in trained.items()}
+    ledger.settle(
+        held_out=[e.id for e in (*split.select, *split.test)],
+        trained=list(trained),
+        cut=cut,
+        unreached={i: n for i, n in unreached.items() if n},
+    )
+
+
+def results_of(
+    settings: Settings,
+    corpus: Corpus,
+    split: Split,
+    base: BaseModel,
+    reader: PackReader,
+    planned: Plan,
+    before: measure.Before,
+    field: Training,
+    after: measure.After,
+    started: float,
+) -> dict[str, Any]:
+    """results.json."""
+    n_trainable = sum(p.numel() for p in reader.model.parameters() if p.requires_grad)
+    n_held_out = len({e.document for e in (*split.select, *split.test)})
+    return {
+        "schema": conclude.SCHEMA,
+        **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
+        "model": conclude.model_facts(base, n_trainable, weights_moved(reader.model)),
+        "data": conclude.data_facts(corpus, split, n_held_out, field.trained.n_tokens),
+        "training": conclude.training_facts(field.trained, planned, field.probe),
+        "cost": conclude.cost(field.trained, before.seconds + after.seconds, time.monotonic() - started),
+    }

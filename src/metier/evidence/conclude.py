@@ -1,0 +1,116 @@
+"""From the measurements to results.json."""
+
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from metier.evidence.gain import gain
+from metier.evidence.measure import After, Before, answers_as_samples
+from metier.evidence.retention import retention
+from metier.evidence.verdict import decide
+from metier.models.load import BaseModel
+from metier.sources.read import Corpus
+from metier.sources.split import Split, Unit
+from metier.training.loop import Trained
+from metier.training.plan import Plan
+
+SCHEMA = 1
+
+
+def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dict[str, Any]:
+    """gain, retention, samples and the verdict on them."""
+    gained = gain(before.base.scores, after.adapted.scores)
+    retained = retention(
+        before.base.scores,
+        after.adapted.scores,
+        before.base.choices,
+        after.adapted.choices,
+        before.base.answers,
+        after.adapted.answers,
+        text_margin=margin,
+    )
+    return {
+        "verdict": decide(gained, retained, unit),
+        "gain": gained,
+        "retention": retained,
+        "samples": answers_as_samples(before, after),
+    }
+
+
+NOT_MEASURED = {
+    "decision": "cannot_tell",
+    "sentence": "Cannot tell. Nothing was measured: the run was told to leave the evidence out.",
+    "reasons": ["Run again with --evidence quick, or use `metier prove` on the adapter."],
+}
+
+
+def model_facts(base: BaseModel, n_trainable: int, moved: float | None) -> dict[str, Any]:
+    return {
+        "base": base.name,
+        "sha256": base.sha256,
+        "parameters": base.n_parameters - n_trainable,
+        "trainable_parameters": n_trainable,
+        **({} if moved is None else {"weights_moved": moved}),
+    }
+
+
+def data_facts(corpus: Corpus, split: Split, n_held_out: int, train_tokens: int) -> dict[str, Any]:
+    return {
+        "files_read": sum(file.status == "ok" for file in corpus.files),
+        "files_rejected": sum(file.status == "rejected" for file in corpus.files),
+        "examples": len(corpus.examples),
+        "documents": len({e.document for e in (*split.train, *split.select, *split.test)}),
+        "train_tokens": train_tokens,
+        "held_out_documents": n_held_out,
+        "held_out_unit": split.unit,
+        "formats": [
+            {"source": f.source, "format": f.format, "fields": dict(f.fields), "rows": f.rows} for f in corpus.formats
+        ],
+    }
+
+
+def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> dict[str, Any]:
+    return {
+        "steps": trained.n_steps,
+        "epochs": trained.epochs,
+        "lr": planned.lr,
+        "tokens": trained.n_tokens,
+        "supervised_tokens": trained.n_supervised,
+        "replay_share": trained.n_replay_tokens / trained.n_tokens,
+        "replay_tokens": trained.n_replay_tokens,
+        "seconds": trained.seconds,
+        "interrupted": trained.interrupted,
+        "probe": probe,
+    }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds and bytes of a run."""
+
+    train_s: float
+    evidence_s: float
+    total_s: float
+    train_tokens_per_s: float
+    examples_per_s: float
+    peak_rss_bytes: int
+
+
+def cost(trained: Trained, evidence_s: float, total_s: float) -> dict[str, Any]:
+    return asdict(
+        Cost(
+            trained.seconds,
+            evidence_s,
+            total_s,
+            trained.n_tokens / trained.seconds,
+            trained.n_documents / trained.seconds,
+            peak_rss_bytes(),
+        )
+    )
+
+
+def peak_rss_bytes() -> int:
+    """Of this process so far; the kernel counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

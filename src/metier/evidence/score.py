@@ -1,0 +1,180 @@
+"""The one scoring pass that everything reads: per item, the bytes, the tokens and the nats, base and adapted alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from metier.models.encoding import Encoded, Encoder
+from metier.models.packing import Branches, Pack, PackReader, pack_branches, packs_of
+from metier.sources.examples import Example, Message
+from metier.sources.general import Choice, GeneralText, Request
+
+Record = dict[str, object]
+Advance = Callable[[int], None]
+"""Called with the number of tokens just read."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """nats summed over `tokens` scored tokens."""
+
+    nll: float
+    tokens: int
+
+
+def score_documents(
+    reader: PackReader, documents: Sequence[Encoded], pack_tokens: int, advance: Advance
+) -> dict[str, Scored]:
+    """Nats of each item's text; the windows of one item are added up. End tokens are not scored: they stand for no byte."""
+    by_length = sorted(documents, key=lambda d: len(d.ids), reverse=True)
+    scored: dict[str, Scored] = {}
+    for batch in packs_of(by_length, pack_tokens, with_end=False):
+        _add(scored, batch, reader, advance)
+    return scored
+
+
+def score_branches(
+    reader: PackReader, documents: Sequence[Branches], pack_tokens: int, advance: Advance
+) -> dict[str, Scored]:
+    """Nats of every branch after its stem; keys are '<item>#<branch number>'."""
+    by_length = sorted(documents, key=lambda d: d.n_tokens, reverse=True)
+    scored: dict[str, Scored] = {}
+    current: list[Branches] = []
+    size = 0
+    for document in by_length:
+        if current and size + document.n_tokens > pack_tokens:
+            _add(scored, pack_branches(current), reader, advance)
+            current, size = [], 0
+        current.append(document)
+        size += document.n_tokens
+    if current:
+        _add(scored, pack_branches(current), reader, advance)
+    return scored
+
+
+def _add(scored: dict[str, Scored], batch: Pack, reader: PackReader, advance: Advance) -> None:
+    n_items = len(batch.items)
+    # In float64: a sum over hundreds of tokens must not depend on their order.
+    sums = torch.zeros(n_items, dtype=torch.float64).index_add_(0, batch.owners, reader.token_nll(batch).double())
+    counts = torch.bincount(batch.owners, minlength=n_items)
+    for item, nll, tokens in zip(batch.items, sums.tolist(), counts.tolist(), strict=True):
+        before = scored.get(item, Scored(0.0, 0))
+        scored[item] = Scored(before.nll + nll, before.tokens + tokens)
+    advance(batch.n_tokens)
+
+
+@dataclass(frozen=True)
+class Items:
+    """What both arms are scored on, encoded once: the same tokens for both."""
+
+    field: tuple[Example, ...]
+    field_documents: tuple[Encoded, ...]
+    texts: tuple[GeneralText, ...]
+    text_documents: tuple[Encoded, ...]
+    requests: tuple[Request, ...]
+    own_answers: tuple[str, ...]
+    request_branches: tuple[Branches, ...]  # the good answer, then the base model's own
+    choices: tuple[Choice, ...]
+    choice_branches: tuple[Branches, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens read in one arm."""
+        documents = sum(len(d.ids) for d in (*self.field_documents, *self.text_documents))
+        return documents + sum(b.n_tokens for b in (*self.request_branches, *self.choice_branches))
+
+
+def encode_items(
+    encoder: Encoder,
+    field: Sequence[Example],
+    texts: Sequence[GeneralText],
+    requests: Sequence[Request],
+    own_answers: Sequence[str] | None,
+    choices: Sequence[Choice],
+) -> Items:
+    """own_answers: the base model's own answer to each request, in order; a request it left empty is not scored.
+
+    None before the base has answered: the good answers stand in, for their length.
+    """
+    pairs = zip(requests, own_answers, strict=True) if own_answers is not None else ((r, r.answer) for r in requests)
+    kept = [(r, own) for r, own in pairs if own.strip()]
+    return Items(
+        field=tuple(field),
+        field_documents=tuple(d for example in field for d in encoder.encode(example)),
+        texts=tuple(texts),
+        text_documents=tuple(
+            d for t in texts for d in encoder.encode(Example(t.id, "general", 1, t.id, t.register, t.text))
+        ),
+        requests=tuple(r for r, _ in kept),
+        own_answers=tuple(own for _, own in kept),
+        request_branches=tuple(
+            Branches(
+                r.id,
+                tuple(encoder.prompt_ids([Message("user", r.request)])),
+                (tuple(encoder.text_ids(r.answer)), tuple(encoder.text_ids(own))),
+            )
+            for r, own in kept
+        ),
+        choices=tuple(choices),
+        choice_branches=tuple(
+            Branches(
+                c.id,
+                tuple(encoder.opening_ids(c.stem)),
+                tuple(tuple(encoder.text_ids(" " + choice)) for choice in c.choices),
+            )
+            for c in choices
+        ),
+    )
+
+
+def score_field(reader: PackReader, items: Items, pack_tokens: int, advance: Advance) -> list[Record]:
+    """Records of the slice `field`; bytes are those of the text that was scored."""
+    scored = score_documents(reader, items.field_documents, pack_tokens, advance)
+    n_bytes: dict[str, int] = {}
+    for document in items.field_documents:
+        n_bytes[document.item] = n_bytes.get(document.item, 0) + document.n_bytes
+    return [
+        _record(e.id, "field", e.document, e.group, n_bytes[e.id], scored[e.id])
+        for e in items.field
+        if e.id in scored and scored[e.id].tokens
+    ]
+
+
+def score_general(
+    reader: PackReader, items: Items, pack_tokens: int, advance: Advance
+) -> tuple[list[Record], list[Record]]:
+    """(records of the slices text/… and chat/…, records of the choices)."""
+    records: list[Record] = []
+    scored = score_documents(reader, items.text_documents, pack_tokens, advance)
+    for t in items.texts:
+        records.append(_record(t.id, f"text/{t.register}", t.id, t.register, len(t.text.encode()), scored[t.id]))
+    scored = score_branches(reader, items.request_branches, pack_tokens, advance)
+    for request, own in zip(items.requests, items.own_answers, strict=True):
+        for i, (name, answer) in enumerate((("chat/good answers", request.answer), ("chat/own answers", own))):
+            n_bytes = len(answer.encode())
+            records.append(_record(request.id, name, request.id, request.kind, n_bytes, scored[f"{request.id}#{i}"]))
+    scored = score_branches(reader, items.choice_branches, pack_tokens, advance)
+    choices: list[Record] = [
+        {
+            "item": c.id,
+            "slice": f"choices/{c.kind}",
+            "nll": [scored[f"{c.id}#{i}"].nll for i in range(len(c.choices))],
+            "bytes": [len(choice.encode()) for choice in c.choices],
+            "label": c.label,
+        }
+        for c in items.choices
+    ]
+    return records, choices
+
+
+def _record(item: str, name: str, document: str, group: str, n_bytes: int, scored: Scored) -> Record:
+    return {
+        "item": item,
+        "slice": name,
+        "document": document,
+        "group": group,
+        "bytes": n_bytes,
+        "tokens": scored.tokens,
+        "nll": scored.nll,
+    }

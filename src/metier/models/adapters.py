@@ -1,0 +1,159 @@
+"""LoRA through PEFT: injected, saved and loaded by PEFT; computed by one fused function where that is provably equal."""
+
+import ctypes
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from metier.errors import ModelError
+
+
+class _LoraForward(torch.autograd.Function):
+    """y = x W' + b + s (x A') B', with no gradient for the frozen W and b, and no copies beside y.
+
+    x (..., in), weight (out, in), a (r, in), b (out, r).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
+    ) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        low = rows @ a.T
+        y = nn.functional.linear(rows, weight, bias)
+        y.addmm_(low, b.T, alpha=scaling)
+        ctx.save_for_backward(rows, low, weight, a, b)
+        ctx.scaling, ctx.shape = scaling, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
+        rows, low, weight, a, b = ctx.saved_tensors
+        grad = grad_outputs[0].reshape(-1, grad_outputs[0].shape[-1])
+        grad_b = (grad.T @ low).mul_(ctx.scaling)
+        grad_low = (grad @ b).mul_(ctx.scaling)
+        grad_a = grad_low.T @ rows
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad @ weight).addmm_(grad_low, a).view(ctx.shape)
+        return grad_x, None, None, grad_a, grad_b, None
+
+
+def add_lora(model: PreTrainedModel, r: int, alpha: int, seed: int) -> PeftModel:
+    """Put LoRA on every linear layer but the head.
+
+    Raises:
+        ModelError: the architecture has no linear layer that PEFT can adapt.
+    """
+    torch.manual_seed(seed)
+    config = LoraConfig(r=r, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(f"{type(model).__name__} cannot take LoRA ({error}): choose another model.") from error
+    fuse(adapted)
+    return adapted
+
+
+def fuse(model: PeftModel) -> int:
+    """Let plain LoRA layers compute through the fused function; returns how many do. Others keep PEFT's forward."""
+    fused = 0
+    for module in model.modules():
+        if isinstance(module, LoraLinear) and _is_plain(module):
+            module.forward = _fused_forward.__get__(module)
+            fused += 1
+    return fused
+
+
+def _is_plain(layer: LoraLinear) -> bool:
+    """Whether the layer computes x W' + b + s (x A') B' and nothing else."""
+    if type(layer.base_layer) is not nn.Linear or len(layer.lora_A) != 1:
+        return False
+    name = next(iter(layer.lora_A))
+    no_dropout = isinstance(layer.lora_dropout[name], nn.Identity)
+    return no_dropout and not layer.lora_variant and not layer.lora_bias[name] and not layer.fan_in_fan_out
+
+
+def _fused_forward(self: LoraLinear, x: Tensor) -> Tensor:
+    base = self.base_layer
+    if self.disable_adapters or self.merged:
+        return nn.functional.linear(x, base.weight, base.bias)
+    name = next(iter(self.lora_A))
+    y: Tensor = _LoraForward.apply(
+        x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+    )  # type: ignore[no-untyped-call]
+    return y
+
+
+@contextmanager
+def disabled(model: PeftModel | PreTrainedModel) -> Iterator[None]:
+    """Within it, the model is its base."""
+    if isinstance(model, PeftModel):
+        with model.disable_adapter():
+            yield
+    else:
+        yield
+
+
+def keep_memory() -> bool:
+    """Ask glibc not to hand freed activations back to the system at every step; True where it could be asked.
+
+    Each step frees and allocates the same buffers; returned pages must be faulted in and zeroed again. 32 MiB is the largest
+    threshold that glibc accepts for M_MMAP_THRESHOLD; -1 and -3 are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(-3, 32 * 2**20) and mallopt(-1, 2**31 - 1))
+
+
+def weights_moved(model: PeftModel) -> float:
+    """Size of the update relative to the weights it is added to: sqrt(sum |sBA|^2 / sum |W|^2) over adapted layers."""
+    moved = total = 0.0
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, LoraLinear):
+                name = next(iter(module.lora_A))
+                a, b = module.lora_A[name].weight, module.lora_B[name].weight
+                # |BA|^2 = trace(B'B AA'), without forming BA
+                moved += module.scaling[name] ** 2 * float(((b.T @ b) * (a @ a.T)).sum())
+                total += float(module.base_layer.weight.square().sum())
+    return (moved / total) ** 0.5 if total else 0.0
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> PeftModel:
+    """Load a PEFT adapter, its update scaled by `dial`.
+
+    Raises:
+        ModelError: the folder holds no adapter, or one for another base.
+    """
+    if not (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder} holds no adapter_config.json: name a PEFT adapter folder.")
+    if not (folder / "adapter_model.safetensors").exists():
+        raise ModelError(f"{folder} holds no adapter_model.safetensors: only safetensors are loaded.")
+    try:
+        adapted = PeftModel.from_pretrained(model, folder)
+    except (RuntimeError, ValueError) as error:
+        detail = str(error).splitlines()[0]
+        raise ModelError(f"{folder} does not fit this base model ({detail}): name the base it was trained on.") from error
+    for module in adapted.modules():
+        if isinstance(module, LoraLinear):
+            for name in module.scaling:
+                module.scaling[name] *= dial
+    fuse(adapted)
+    adapted.eval()
+    return adapted
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

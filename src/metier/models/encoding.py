@@ -1,0 +1,153 @@
+"""From an example to the token ids that the model sees, with the positions that carry loss."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+from metier.errors import ModelError
+from metier.sources.examples import Example, Message
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}### {{ message['role'] | capitalize }}:\n{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}### Assistant:\n{% endif %}"
+)
+"""For a base model that brings no chat template: the roles as headings. Saved with the adapter's tokenizer."""
+
+TEXT_WINDOW = 1024  # tokens of a text read at once; conversations may be as long as the model's window
+CONTEXT = 128  # tokens of a long text read again, without loss, before each later window
+
+
+class Loss(IntEnum):
+    """What a token carries."""
+
+    NONE = 0  # read only: the prompt, the template, the context of a later window
+    TEXT = 1  # trained and scored
+    END = 2  # the end token: trained, not scored, since it stands for no byte
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One document as tokens. `ids` and `loss` have the same length; the first token never carries loss.
+
+    n_bytes is the UTF-8 length of the text under Loss.TEXT; n_cut_bytes of the text that did not fit; `window` numbers the
+    windows of one long text.
+    """
+
+    item: str
+    ids: tuple[int, ...]
+    loss: tuple[Loss, ...]
+    n_bytes: int
+    n_cut_bytes: int = 0
+    window: int = 0
+
+    @property
+    def n_supervised(self) -> int:
+        return sum(1 for kind in self.loss if kind)
+
+    def without_end(self) -> "Encoded":
+        """For an answer that was cut by a token limit: teaching an end there would teach it to stop mid-sentence."""
+        return replace(self, loss=tuple(Loss.NONE if kind == Loss.END else kind for kind in self.loss))
+
+
+class Encoder:
+    """Encodes examples with one tokenizer; `window` is the longest document in tokens."""
+
+    def __init__(self, tokenizer: Any, window: int) -> None:
+        self.tokenizer = tokenizer
+        self.window = window
+        self.has_own_template = tokenizer.chat_template is not None
+        if not self.has_own_template:
+            tokenizer.chat_template = PLAIN_TEMPLATE
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"{tokenizer.name_or_path}: the tokenizer has no end token; set eos_token in its config.")
+        self.end: int = tokenizer.eos_token_id
+        self.start = _start_token(tokenizer)
+
+    def encode(self, example: Example) -> list[Encoded]:
+        """Windows of a text, in order, or the one conversation; empty if a prompt alone fills the window."""
+        return self._chat(example) if example.is_chat else list(self._text(example))
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The conversation so far and the opening of the assistant's turn."""
+        return self._template(messages, add_generation_prompt=True)
+
+    def text_ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def opening_ids(self, text: str) -> list[int]:
+        """The start of a plain text, to be gone on with."""
+        return [self.start, *self.text_ids(text)]
+
+    def _template(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        encoded = self.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
+        )
+        ids: list[int] = encoded["input_ids"]
+        return ids
+
+    def _text(self, example: Example) -> Iterator[Encoded]:
+        encoded = self.tokenizer(example.text, add_special_tokens=False, return_offsets_mapping=True)
+        ids: list[int] = encoded["input_ids"]
+        starts = [start for start, _ in encoded["offset_mapping"]]
+        window = min(self.window, TEXT_WINDOW)
+        first = number = 0
+        while first < len(ids):
+            context = ids[max(0, first - CONTEXT) : first]
+            last = min(len(ids), first + window - 2 - len(context))
+            fresh = ids[first:last]
+            tail = [self.end] if last == len(ids) else []
+            loss = [Loss.NONE] * (1 + len(context)) + [Loss.TEXT] * len(fresh) + [Loss.END] * len(tail)
+            # A window's bytes reach from its first token to the first of the next: the windows' bytes add up to the text's.
+            text = example.text[starts[first] if first else 0 : starts[last] if last < len(ids) else None]
+            tokens = (self.start, *context, *fresh, *tail)
+            yield Encoded(example.id, tokens, tuple(loss), len(text.encode()), window=number)
+            first, number = last, number + 1
+
+    def _chat(self, example: Example) -> list[Encoded]:
+        messages = example.messages
+        full = self._template(messages, add_generation_prompt=False)
+        loss = [Loss.NONE] * len(full)
+        for i, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            first = _common(full, self.prompt_ids(messages[:i]))
+            last = _common(full, self._template(messages[: i + 1], add_generation_prompt=False))
+            for position in range(max(1, first), last):
+                loss[position] = Loss.TEXT
+                if full[position] == self.end:
+                    loss[position] = Loss.END
+                    break
+        return self._fit(example, full, loss)
+
+    def _fit(self, example: Example, full: list[int], loss: list[Loss]) -> list[Encoded]:
+        last = max((i for i, kind in enumerate(loss) if kind), default=-1)
+        n_bytes = len(example.learned_text.encode())
+        kept = full[: last + 1]  # what the template adds after the last end token is never read by anyone
+        if last < self.window:
+            return [Encoded(example.id, tuple(kept), tuple(loss[: last + 1]), n_bytes)]
+        kept, kept_loss = kept[: self.window], loss[: self.window]
+        scored = [token for token, kind in zip(kept, kept_loss, strict=True) if kind == Loss.TEXT]
+        if not scored:
+            return []
+        n_kept = len(self.tokenizer.decode(scored).encode())
+        return [Encoded(example.id, tuple(kept), tuple(kept_loss), n_kept, max(0, n_bytes - n_kept))]
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common start of two token lists."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _start_token(tokenizer: Any) -> int:
+    """What stands before a text: the token that the tokenizer itself puts there, else the separator of pretraining."""
+    with_special: list[int] = tokenizer("a")["input_ids"]
+    if len(with_special) > 1 and with_special[0] == tokenizer.bos_token_id:
+        return with_special[0]
+    separator = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    known = separator is not None and tokenizer.convert_ids_to_tokens(separator) == "<|endoftext|>"
+    start: int = separator if known else tokenizer.eos_token_id
+    return start

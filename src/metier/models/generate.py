@@ -1,0 +1,101 @@
+"""Greedy answers to requests, in batches of like length; and the base model's own answers, kept from run to run."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metier.models.encoding import Encoder
+from metier.sources.examples import Message
+from metier.sources.wheels import write_atomically
+
+BATCH = 48
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers: the text, its length in tokens, and whether it ended by itself within the limit."""
+
+    request: str
+    answer: str
+    tokens: int
+    ended: bool
+
+
+@torch.no_grad()
+def answer_all(
+    model: Any, encoder: Encoder, requests: Sequence[str], max_new_tokens: int, progress: Progress | None = None
+) -> list[Answer]:
+    """Greedy answers, in the order of the requests; each is the first turn of a conversation."""
+    prompts = [encoder.prompt_ids([Message("user", request)]) for request in requests]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: dict[int, Answer] = {}
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(order), BATCH):
+        rows = order[start : start + BATCH]
+        for i, tokens in zip(rows, continue_all(model, encoder, [prompts[i] for i in rows], max_new_tokens), strict=True):
+            ended = bool(tokens) and tokens[-1] == encoder.end
+            text = encoder.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            answers[i] = Answer(requests[i], text, len(tokens), ended)
+        if progress is not None:
+            progress(len(answers), len(order))
+    model.train(was_training)
+    return [answers[i] for i in range(len(requests))]
+
+
+@torch.no_grad()
+def continue_all(model: Any, encoder: Encoder, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+    """Greedy continuations up to and with the end token; prompts are padded on the left and the padding masked."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), encoder.end)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    generated = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        eos_token_id=encoder.end,
+        pad_token_id=encoder.end,
+    )
+    continuations = []
+    for row in generated[:, longest:].tolist():
+        length = row.index(encoder.end) + 1 if encoder.end in row else len(row)
+        continuations.append(row[:length])
+    return continuations
+
+
+class AnswerCache:
+    """The base model's greedy answers by request, in one file per base model and token limit."""
+
+    def __init__(self, folder: Path, sha256: str, max_new_tokens: int) -> None:
+        self.path = folder / "answers" / f"{sha256[:16]}-{max_new_tokens}.json"
+        self.max_new_tokens = max_new_tokens
+        self._known: dict[str, Answer] = {}
+        if self.path.exists():
+            records = json.loads(self.path.read_text(encoding="utf-8"))
+            self._known = {record["request"]: Answer(**record) for record in records}
+
+    def missing(self, requests: Sequence[str]) -> list[str]:
+        return [request for request in requests if request not in self._known]
+
+    def answers(
+        self, model: Any, encoder: Encoder, requests: Sequence[str], progress: Progress | None = None
+    ) -> list[Answer]:
+        """Answers in the order of the requests; those not yet known are generated and kept."""
+        missing = self.missing(requests)
+        if missing:
+            for answer in answer_all(model, encoder, missing, self.max_new_tokens, progress):
+                self._known[answer.request] = answer
+            records = [asdict(self._known[request]) for request in sorted(self._known)]
+            write_atomically(self.path, json.dumps(records, ensure_ascii=False, indent=1).encode())
+        return [self._known[request] for request in requests]

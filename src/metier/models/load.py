@@ -1,0 +1,101 @@
+"""Load a base model: embedded, from a folder, or from a hub; float32 on a CPU, safetensors only, remote code off."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from metier.errors import ModelError
+from metier.models import attention
+from metier.models.embedded import EMBEDDED, embedded_folder
+from metier.models.encoding import Encoder
+
+# What a long prompt may take: attention is quadratic in it, and no pack is longer than its longest document.
+LONGEST_WINDOW = 2048
+
+
+@dataclass
+class BaseModel:
+    """A loaded model with its tokenizer. `sha256` is that of its weights, whatever the folder is called."""
+
+    name: str
+    folder: str
+    model: PreTrainedModel
+    tokenizer: Any
+    encoder: Encoder
+    sha256: str
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def load_base(name: str) -> BaseModel:
+    """Load `name`: an embedded model, a folder with safetensors, or a hub id where a hub answers.
+
+    Raises:
+        ModelError: no such model, no safetensors in the folder, or not a causal language model.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    folder = str(embedded_folder(name)) if name in EMBEDDED else name
+    if Path(folder).is_dir():
+        _require_model_files(Path(folder))
+    elif Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(f"{name} is no model folder: name one, a hub id, or one of {', '.join(EMBEDDED)}.")
+    try:
+        model = _load_model(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{name} cannot be loaded as a causal language model ({reason}): choose another --model.") from error
+    model.eval()
+    window = min(LONGEST_WINDOW, getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST_WINDOW))
+    return BaseModel(name, folder, model, tokenizer, Encoder(tokenizer, window), _weights_sha256(model, folder))
+
+
+def _load_model(folder: str) -> PreTrainedModel:
+    """With our attention where the architecture takes it, else with the one it has."""
+    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation=attention.NAME, **options
+        )
+    except ValueError as error:
+        if "attn_implementation" not in str(error) and attention.NAME not in str(error):
+            raise
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    return model
+
+
+def _require_model_files(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder} has no config.json: name the folder of a model.")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{folder / 'config.json'} is not JSON ({error}): copy the model again.") from error
+    if not any(folder.glob("*.safetensors")):
+        others = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".gguf"})
+        found = f"only {others[0]}, which is not loaded for safety" if others else "no weights"
+        raise ModelError(f"{folder} has no model.safetensors ({found}): save the model with safetensors first.")
+
+
+def _weights_sha256(model: PreTrainedModel, folder: str) -> str:
+    """Of the safetensors files, by name order; for a hub model, of the tensors themselves."""
+    digest = hashlib.sha256()
+    files = sorted(Path(folder).glob("*.safetensors"))
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(2**22):
+                digest.update(block)
+    if not files:
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,212 @@
+"""The panels that explain: where the data went, how the training went, how all was measured.
+
+Each function takes what the run folder holds and returns what page.html shows; None where there is nothing to show.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from metier.report import charts, figures
+from metier.runs import Json
+
+# The byte buckets of the ledger, in the order of the bar: name, its words in the report
+BUCKETS = {
+    "trained": ("learned", "the texts and answers that carry loss"),
+    "masked": ("questions", "what is asked in the learned rows: read, without loss"),
+    "held_out": ("held out", "kept aside for the test"),
+    "read": ("not reached", "read, but training ended before it"),
+    "cut": ("cut", "beyond the longest text that the training takes"),
+    "duplicate": ("duplicate", "stands elsewhere word for word"),
+    "too_short": ("too short", "nothing to learn from"),
+    "cleaned": ("cleaned", "markup of the format, unused fields, white space"),
+    "rejected": ("rejected", "could not be read"),
+}
+MOST_REJECTED = 20  # shown one by one
+NUMBER_OF_WINDOWS = 12  # of the smoothed line, over the whole run
+MOST_SAMPLES = 6  # of one kind, before the rest is folded
+LONGEST_SAMPLE = 700  # characters, before the rest is folded
+
+
+def data_panel(data: Mapping[str, Json] | None) -> dict[str, Json] | None:
+    if not data:
+        return None
+    read, rejected = data.get("files_read"), data.get("files_rejected") or 0
+    held_out, unit = data.get("held_out_documents"), data.get("held_out_unit", "document")
+    sentence = f"{figures.counted(read, 'file')} held {figures.counted(data.get('documents'), 'document')}"
+    if held_out is not None:
+        sentence += (
+            f"; {figures.count(held_out)} of them were kept aside for the test, and the model never learned from those"
+        )
+    sentence += "."
+    if rejected:
+        them = "it" if rejected == 1 else "them"
+        sentence += f" {figures.counted(rejected, 'file')} could not be read, and nothing was learned from {them}."
+
+    return {
+        "sentence": sentence,
+        "held_out": figures.counted(held_out, unit),
+        "trained": figures.counted(data.get("train_tokens"), "token"),
+        "examples": figures.counted(data.get("examples"), "example"),
+        "formats": [
+            [
+                found.get("source", ""),
+                found.get("format", ""),
+                ", ".join(f"{role}: {field}" for role, field in (found.get("fields") or {}).items()) or figures.MISSING,
+                figures.count(found.get("rows")),
+            ]
+            for found in data.get("formats") or []
+        ],
+    }
+
+
+def ledger_panel(ledger: Mapping[str, Json]) -> dict[str, Json] | None:
+    """The byte buckets of ledger.json as one bar with a table; None when the file is absent or counts nothing."""
+    in_bytes, in_rows = ledger.get("bytes") or {}, ledger.get("rows") or {}
+    names = [*BUCKETS, *(name for name in in_bytes if name not in BUCKETS and name != "total")]
+    held = [(name, in_bytes[name]) for name in names if in_bytes.get(name)]
+    total = sum(n_bytes for _, n_bytes in held)
+    if not total:
+        return None
+    parts, rows, spoken = [], [], []
+    for index, (name, n_bytes) in enumerate(held):
+        key, share = chr(ord("A") + index), n_bytes / total
+        tone = f"tone-{list(BUCKETS).index(name)}" if name in BUCKETS else "tone-other"
+        word, meaning = BUCKETS.get(name, (name.replace("_", " "), ""))
+        parts.append((key, share, tone))
+        rows.append(
+            (key, tone, word, meaning, figures.count(in_rows.get(name)), figures.size(n_bytes), figures.percent(share))
+        )
+        spoken.append(f"{word} {figures.percent(share)}")
+    rejected = [(str(entry.get("where", "")), str(entry.get("why", ""))) for entry in ledger.get("rejected") or []]
+    return {
+        "total": figures.size(total),
+        "n_rows": figures.counted(in_rows.get("total"), "row"),
+        "bar": charts.stacked_bar(parts, f"Where the bytes went: {', '.join(spoken)}."),
+        "rows": rows,
+        "rejected": rejected[:MOST_REJECTED],
+        "more_rejected": len(rejected[MOST_REJECTED:]),
+    }
+
+
+def training_panel(training: Mapping[str, Json] | None, model: Mapping[str, Json]) -> dict[str, Json] | None:
+    if not training:
+        return None
+    probe = training.get("probe") or {}
+    before, after = probe.get("nll_before"), probe.get("nll_after")
+    steps = figures.counted(training.get("steps"), "step")
+    sentence = f"The model took {steps} over {figures.counted(training.get('tokens'), 'token')}"
+    if training.get("interrupted"):
+        sentence = (
+            f"Training was interrupted: the model took {steps} over {figures.counted(training.get('tokens'), 'token')}"
+        )
+    if before is not None and after is not None:
+        went = "fell" if after < before else "rose" if after > before else "stayed"
+        rows = figures.counted(probe.get("n_rows"), "held-out row")
+        sentence += f"; on the same {rows} its loss {went} from {before:.2f} to {after:.2f}"
+    moved = model.get("weights_moved")
+    return {
+        "sentence": sentence + ".",
+        "moved": None if moved is None else figures.percent(moved),
+        "still": moved == 0,
+        "before": figures.fixed(before, 3),
+        "after": figures.fixed(after, 3),
+        "n_rows": figures.counted(probe.get("n_rows"), "row"),
+        "has_probe": before is not None and after is not None,
+        "rows": [
+            ("Steps", figures.count(training.get("steps"))),
+            ("Passes over the data", figures.fixed(training.get("epochs"), 2)),
+            ("Peak learning rate", _number(training.get("lr"))),
+            ("Tokens read", figures.count(training.get("tokens"))),
+            ("… that carry loss", figures.count(training.get("supervised_tokens"))),
+            ("… of replay, general text", _with_share(training.get("replay_tokens"), training.get("replay_share"))),
+            ("Trained parameters", figures.parameters(model.get("trainable_parameters"))),
+            ("Time in training", figures.duration(training.get("seconds"))),
+        ],
+    }
+
+
+def _with_share(tokens: float | None, share: float | None) -> str:
+    return figures.count(tokens) if share is None else f"{figures.count(tokens)} ({figures.percent(share)})"
+
+
+def _number(value: float | None) -> str:
+    return figures.MISSING if value is None else f"{value:g}"
+
+
+def curve_panel(metrics: Sequence[Mapping[str, Json]]) -> dict[str, Json] | None:
+    """The training curve; None when metrics.jsonl held no step with a loss."""
+    points = [point for point in metrics if point.get("step") is not None and point.get("loss") is not None]
+    if not points:
+        return None
+    steps, losses = [point["step"] for point in points], [point["loss"] for point in points]
+    width = 1 + 2 * (len(points) // (2 * NUMBER_OF_WINDOWS))  # odd: as many steps before as after
+    smoothed = running_mean(losses, width)
+    rates = [point["lr"] for point in points if point.get("lr") is not None]
+    described = f"Loss by step: {smoothed[0]:.2f} at the start, {smoothed[-1]:.2f} at the end, {len(points)} steps."
+    return {
+        "loss": charts.curve(steps, losses, smoothed, described),
+        "rate": charts.rate_curve(steps, rates, f"Learning rate by step; its peak is {max(rates):.2g}.")
+        if len(rates) == len(points)
+        else None,
+        "window": figures.counted(width, "step"),
+        "first": figures.fixed(smoothed[0], 2),
+        "last": figures.fixed(smoothed[-1], 2),
+    }
+
+
+def running_mean(values: Sequence[float], width: int) -> list[float]:
+    """The mean of the `width` (odd) values around each one; fewer at the ends."""
+    half = width // 2
+    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def samples_panel(samples: Sequence[Mapping[str, Json]]) -> list[dict[str, Json]]:
+    """The samples by kind, the field first; within a kind, those beyond MOST_SAMPLES are folded."""
+    titles = {"field": "Requests of the field", "general": "General requests"}
+    kinds = [*titles, *sorted({str(sample.get("kind")) for sample in samples} - set(titles))]
+    panels = []
+    for kind in kinds:
+        shown = [_sample(sample) for sample in samples if str(sample.get("kind")) == kind]
+        if shown:
+            title = titles.get(kind, kind)
+            panels.append({"title": title, "shown": shown[:MOST_SAMPLES], "folded": shown[MOST_SAMPLES:]})
+    return panels
+
+
+def _sample(sample: Mapping[str, Json]) -> dict[str, Json]:
+    parts = {name: str(sample.get(name) or "").strip() for name in ("request", "reference", "base", "adapted")}
+    cut = {name: (text[:LONGEST_SAMPLE], text[LONGEST_SAMPLE:]) for name, text in parts.items()}
+    return {**cut, "same": parts["base"] == parts["adapted"]}
+
+
+def samples_sentence(samples: Sequence[Mapping[str, Json]]) -> str:
+    n_same = sum(1 for sample in samples if str(sample.get("base")).strip() == str(sample.get("adapted")).strip())
+    same = (
+        f"; {figures.count(n_same)} of them {'is' if n_same == 1 else 'are'} the same word for word" if n_same else ""
+    )
+    return f"{figures.counted(len(samples), 'request')}, each answered by the base model and by the adapted one{same}."
+
+
+def cost_rows(cost: Mapping[str, Json]) -> list[tuple[str, str]]:
+    rows = [
+        ("Training", figures.duration(cost.get("train_s"))),
+        ("Evidence", figures.duration(cost.get("evidence_s"))),
+        ("All together", figures.duration(cost.get("total_s"))),
+        ("Tokens trained a second", figures.count(cost.get("train_tokens_per_s"))),
+        ("Examples trained a second", figures.fixed(cost.get("examples_per_s"), 1)),
+        ("Most memory held", figures.size(cost.get("peak_rss_bytes"))),
+    ]
+    return [(name, value) for name, value in rows if value != figures.MISSING]
+
+
+def flat_rows(value: Mapping[str, Json], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested record as dotted names and texts."""
+    rows: list[tuple[str, str]] = []
+    for name, held in value.items():
+        if isinstance(held, Mapping):
+            rows.extend(flat_rows(held, f"{prefix}{name}."))
+        elif isinstance(held, list):
+            rows.append((prefix + name, ", ".join(str(part) for part in held)))
+        else:
+            rows.append((prefix + name, figures.MISSING if held is None else str(held)))
+    return rows

@@ -1,0 +1,71 @@
+"""A run as Python sees it: its verdict, its numbers, its page, its model."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from metier.errors import RunError
+from metier.runs import RunFolder
+from metier.settings import Settings, from_toml
+
+
+class Run:
+    """A run folder that ended. Nothing is loaded before it is asked for."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = RunFolder(folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """results.json. Raises RunError when the run did not end."""
+        return self.folder.require_results()
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """{"decision", "sentence", "reasons"}."""
+        verdict: dict[str, Any] = self.results["verdict"]
+        return verdict
+
+    @cached_property
+    def settings(self) -> Settings:
+        if not self.folder.config.exists():
+            raise RunError(f"{self.path} has no config.toml: it is not a run folder of `metier adapt`.")
+        return from_toml(self.folder.config.read_text(encoding="utf-8"))
+
+    def report(self) -> Path:
+        """Write report.html and return its path."""
+        from metier.report import write_report
+
+        return write_report(self.folder)
+
+    def model(self, dial: float = 1.0) -> "Talker":
+        """The adapted model, its update scaled by `dial` (0 is the base, 1 what was trained)."""
+        return Talker(self, dial)
+
+
+class Talker:
+    """The base and the adapted model of a run, in one set of weights."""
+
+    def __init__(self, run: Run, dial: float) -> None:
+        from metier.models.adapters import load_adapter
+        from metier.models.load import load_base
+
+        self.base = load_base(run.settings.model)
+        self.model = load_adapter(self.base.model, run.folder.adapter, dial)
+
+    def generate(self, request: str, max_new_tokens: int = 256, adapted: bool = True) -> str:
+        """The greedy answer to one request; `adapted=False` asks the base model."""
+        from contextlib import nullcontext
+
+        from metier.models.adapters import disabled
+        from metier.models.generate import answer_all
+
+        with nullcontext() if adapted else disabled(self.model):
+            return answer_all(self.model, self.base.encoder, [request], max_new_tokens)[0].answer

@@ -1,0 +1,156 @@
+"""The run folder: the names of its files, and writing them whole or not at all."""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from metier.errors import RunError
+
+Json = Any  # a value that json can write
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write all or nothing: readers never see half a file.
+
+    Raises:
+        RunError: the folder or the disk refuses (full, read-only).
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose another --out.") from error
+
+
+def write_json(path: Path, value: Json) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Json]]) -> None:
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))
+
+
+def read_json(path: Path) -> Json:
+    """Raises RunError when the file is missing or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist: name the folder of a finished run.") from None
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path}:{error.lineno} is not JSON ({error.msg}): the file was changed; run again.") from None
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Json]]:
+    """Records of a file written by us; a last line cut by a crash is left out."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+class MetricsLog:
+    """Appends one JSON object a step to metrics.jsonl and flushes it, so that a killed run keeps every step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def write(self, **values: Json) -> None:
+        try:
+            self._file.write(json.dumps(values, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written ({error.strerror}): free some space.") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class RunFolder:
+    """The files of one run. Making the object touches nothing; `create` makes the folder."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.plan = self.path / "plan.json"
+        self.ledger = self.path / "ledger.json"
+        self.splits = self.path / "splits.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.adapter = self.path / "adapter"
+        self.evidence = self.path / "evidence"
+        self.results = self.path / "results.json"
+        self.report = self.path / "report.html"
+        self.environment = self.path / "environment.json"
+        self.status = self.path / "status.json"
+
+    def require_free(self) -> None:
+        """Raises RunError when something stands there already: nothing is ever overwritten."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(f"{self.path} exists already: choose another --out, or remove it.")
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RunError: something stands there already, or the folder cannot be made.
+        """
+        self.require_free()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be made ({error.strerror}): choose another --out.") from error
+
+    def set_status(self, state: str, **values: Json) -> None:
+        """state: running, interrupted, failed or done."""
+        write_json(self.status, {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **values})
+
+    def require_results(self) -> dict[str, Json]:
+        """results.json of a finished run.
+
+        Raises:
+            RunError: the folder is no run, or the run did not end.
+        """
+        if not self.path.is_dir():
+            raise RunError(f"{self.path} is not a run folder: `metier runs` lists them.")
+        if not self.results.exists():
+            state = read_json(self.status)["state"] if self.status.exists() else "not a run"
+            raise RunError(f"{self.path} has no results.json ({state}): run `metier adapt` to the end first.")
+        results: dict[str, Json] = read_json(self.results)
+        return results
+
+
+def environment() -> dict[str, Json]:
+    """What produced the run: versions, processor, threads."""
+    packages = ("metier", "torch", "transformers", "peft", "numpy", "safetensors")
+    versions = {name: _version(name) for name in packages}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "packages": versions,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,107 @@
+"""Every default, once. Command-line flags, config.toml and the docs are made from these records."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from metier.errors import MetierError
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_MINUTES = 10.0
+
+
+def _setting(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run does. Resolved and complete, it is the run's config.toml."""
+
+    data: tuple[str, ...] = ()
+    model: str = _setting(DEFAULT_MODEL, "base model: an embedded one, a folder, or a hub id")
+    minutes: float = _setting(DEFAULT_MINUTES, "time for training and evidence together; the plan follows from it")
+    tokens: int = _setting(0, "training tokens; fixes the run whatever the machine's speed (0: plan from --minutes)")
+    general: tuple[str, ...] = _setting((), "further general text whose loss must stay within the margin")
+    budget_forgetting: float = _setting(0.01, "margin of retention on text: share of the base's bits per byte")
+    method: str = _setting("lora", "how the model is adapted")
+    r: int = _setting(16, "LoRA rank")
+    alpha: int = _setting(32, "LoRA numerator: updates are scaled by alpha / r")
+    lr: float = _setting(0.0, "peak learning rate (0: by the size of the model)")
+    replay: float = _setting(0.15, "share of the training tokens that are the base model's own answers (0: none)")
+    step_tokens: int = _setting(2048, "tokens in one optimizer step")
+    pack_tokens: int = _setting(1024, "tokens in one forward pass; memory grows with it")
+    max_epochs: int = _setting(4, "passes over the training rows, at most")
+    held_out: float = _setting(0.1, "share of the documents held out, half to choose on and half to test on")
+    evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
+    seed: int = _setting(0, "seed of the split, the order and the adapter")
+    threads: int = _setting(0, "processor threads (0: as many as there are cores)")
+
+    def __post_init__(self) -> None:
+        """Raises MetierError for a value that cannot be meant."""
+        checks = (
+            (bool(self.data), "no data: name a file, a folder or a pack."),
+            (self.minutes > 0, f"--minutes {self.minutes:g}: give a positive number of minutes."),
+            (self.tokens >= 0, f"--tokens {self.tokens}: give a positive number of tokens."),
+            (0 <= self.replay < 1, f"--replay {self.replay:g}: give a share from 0 up to, not including, 1."),
+            (0 < self.held_out < 0.9, f"--held-out {self.held_out:g}: give a share between 0 and 0.9."),
+            (self.lr >= 0, f"--lr {self.lr:g}: give a positive learning rate."),
+            (self.budget_forgetting > 0, f"--budget-forgetting {self.budget_forgetting:g}: give a positive share."),
+            (self.method == "lora", f"--method {self.method}: only lora is there."),
+            (self.evidence in {"none", "quick", "full"}, f"--evidence {self.evidence}: choose none, quick or full."),
+            (self.step_tokens >= self.pack_tokens > 0, "--step-tokens must not be smaller than --pack-tokens."),
+            (self.r > 0 and self.alpha > 0, "--r and --alpha must be positive."),
+        )
+        for holds, sentence in checks:
+            if not holds:
+                raise MetierError(sentence)
+
+
+def learning_rate(n_parameters: int) -> float:
+    """Peak rate of LoRA at a few thousand tokens a step, by the size of the model (LoRA Without Regret; our sweep)."""
+    if n_parameters < 300e6:
+        return 1e-3
+    return 5e-4 if n_parameters < 3e9 else 2e-4
+
+
+def help_of(name: str) -> str:
+    text: str = next(f.metadata["help"] for f in fields(Settings) if f.name == name)
+    return text
+
+
+def to_toml(settings: Settings) -> str:
+    """The settings as TOML: strings, numbers and lists only."""
+    lines = [f"{name} = {_toml(value)}" for name, value in asdict(settings).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value)
+
+
+def from_toml(text: str) -> Settings:
+    """Read what `to_toml` wrote.
+
+    Raises:
+        MetierError: an unknown key, or TOML that cannot be read.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MetierError(f"config.toml cannot be read ({error}): mend it.") from None
+    return from_mapping(values)
+
+
+def from_mapping(values: Mapping[str, Any]) -> Settings:
+    known = {f.name for f in fields(Settings)}
+    if unknown := sorted(set(values) - known):
+        raise MetierError(f"unknown setting {unknown[0]}: the settings are {', '.join(sorted(known))}.")
+    return Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})

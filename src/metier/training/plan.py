@@ -1,0 +1,216 @@
+"""From minutes to tokens: what this machine can do in the time given, said before it is spent."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from metier.models.encoding import Encoded
+from metier.models.packing import PackReader, packs_of
+from metier.settings import Settings
+from metier.training.replay import TOKENS_PER_ANSWERED_REQUEST, n_requests
+
+EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
+MARGIN = 0.92  # of the time is planned: machines are shared, and writing takes a moment
+FEWEST_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured on this machine, this model and this data; tokens without padding."""
+
+    train_tokens_per_s: float
+    score_tokens_per_s: float
+    generate_tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Tokens of one item of each kind, and how many there are."""
+
+    field_items: int
+    field_tokens: float
+    train_tokens: int  # one epoch of the field
+    texts: int
+    text_tokens: float
+    requests: int
+    request_tokens: float  # a prompt with two answers
+    choices: int
+    choice_tokens: float
+    answer_tokens: int  # limit of a generated answer
+    replay_requests: int
+
+
+@dataclass(frozen=True)
+class EvidencePlan:
+    """How many items of each kind are measured, in both arms."""
+
+    field_items: int
+    texts: int
+    requests: int  # scored with a good answer and the base's own, and answered anew by both arms
+    choices: int
+
+    def score_tokens(self, sizes: Sizes) -> float:
+        """Tokens read in one arm."""
+        return (
+            self.field_items * sizes.field_tokens
+            + self.texts * sizes.text_tokens
+            + self.requests * sizes.request_tokens
+            + self.choices * sizes.choice_tokens
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done; plan.json. Times are estimates in seconds."""
+
+    train_tokens: int
+    steps: int
+    step_tokens: int
+    epochs: float
+    lr: float
+    replay_share: float
+    replay_requests: int
+    evidence: EvidencePlan
+    speed: Speed
+    train_s: float
+    evidence_s: float
+    notes: tuple[str, ...]
+
+
+SMALLEST = EvidencePlan(field_items=40, texts=48, requests=40, choices=120)
+"""Below it retention cannot be shown: 29 answers without one loop are needed to exclude a share of 10 %."""
+
+LARGEST_QUICK = EvidencePlan(field_items=200, texts=156, requests=60, choices=240)
+
+
+def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float) -> EvidencePlan:
+    """The largest evidence between SMALLEST and LARGEST_QUICK that fits `seconds`; everything there is for `full`."""
+    if mode == "none":
+        return EvidencePlan(0, 0, 0, 0)
+    if mode == "full":
+        return EvidencePlan(sizes.field_items, sizes.texts, sizes.requests, sizes.choices)
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        if evidence_seconds(_between(middle, sizes), sizes, speed) <= seconds:
+            low = middle
+        else:
+            high = middle
+    return _between(low, sizes)
+
+
+def _between(share: float, sizes: Sizes) -> EvidencePlan:
+    """SMALLEST at 0, LARGEST_QUICK at 1, never more than there is."""
+    available = {
+        "field_items": sizes.field_items,
+        "texts": sizes.texts,
+        "requests": sizes.requests,
+        "choices": sizes.choices,
+    }
+    small, large = vars(SMALLEST), vars(LARGEST_QUICK)
+    return EvidencePlan(
+        **{name: min(n, round(small[name] + share * (large[name] - small[name]))) for name, n in available.items()}
+    )
+
+
+def evidence_seconds(evidence: EvidencePlan, sizes: Sizes, speed: Speed) -> float:
+    """Both arms: scoring, and the answers that are generated."""
+    generated = 2 * evidence.requests * sizes.answer_tokens
+    return 2 * evidence.score_tokens(sizes) / speed.score_tokens_per_s + generated / speed.generate_tokens_per_s
+
+
+def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: float) -> Plan:
+    """Divide `seconds` between training and evidence, or take the tokens that the settings name."""
+    seconds *= MARGIN
+    share = settings.replay
+    if settings.tokens:
+        train_tokens = settings.tokens
+        left = max(0.0, seconds - train_tokens / speed.train_tokens_per_s)
+        evidence = evidence_plan(settings.evidence, sizes, speed, left)
+    else:
+        wanted = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE
+        evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted)
+        left = seconds - evidence_seconds(evidence, sizes, speed)
+        replay_cost = share * sizes.answer_tokens / TOKENS_PER_ANSWERED_REQUEST / speed.generate_tokens_per_s  # seconds a training token
+        per_token = 1 / speed.train_tokens_per_s + replay_cost
+        train_tokens = int(max(left, 0) / per_token)
+    notes: list[str] = []
+    most = int(sizes.train_tokens * settings.max_epochs / (1 - share))
+    if train_tokens > most:
+        notes.append(f"the field is trained {settings.max_epochs} times over, no more: {most:,} tokens suffice")
+        train_tokens = most
+    floor = FEWEST_STEPS * settings.pack_tokens
+    if train_tokens < floor and not settings.tokens:
+        notes.append(f"{seconds:.0f} s are too few for {FEWEST_STEPS} steps; it will take longer")
+        train_tokens = min(floor, most)
+    step_tokens = step_size(train_tokens, settings)
+    return Plan(
+        train_tokens=train_tokens,
+        steps=max(1, round(train_tokens / step_tokens)),
+        step_tokens=step_tokens,
+        epochs=round(train_tokens * (1 - share) / max(1, sizes.train_tokens), 3),
+        lr=settings.lr or lr,
+        replay_share=share,
+        replay_requests=n_requests(train_tokens, share, sizes.replay_requests),
+        evidence=evidence,
+        speed=speed,
+        train_s=round(train_tokens / speed.train_tokens_per_s, 1),
+        evidence_s=round(evidence_seconds(evidence, sizes, speed), 1),
+        notes=tuple(notes),
+    )
+
+
+def step_size(train_tokens: int, settings: Settings) -> int:
+    """Tokens a step: those of the settings, fewer when that would make fewer than 16 steps (small batches train well)."""
+    return max(settings.pack_tokens, min(settings.step_tokens, train_tokens // 16))
+
+
+def measure_speed(reader: PackReader, documents: Sequence[Encoded], pack_tokens: int) -> Speed:
+    """Train and score one pack each, after one that is not counted; the weights and gradients are left as they were."""
+    batch = next(packs_of(_repeated(documents, pack_tokens), pack_tokens))
+    parameters = [p for p in reader.model.parameters() if p.requires_grad]
+    reader.model.train()
+    train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
+    for parameter in parameters:
+        parameter.grad = None
+    reader.model.eval()
+    score_s = _quicker_of_two(lambda: reader.token_nll(batch))
+    generate_s = _generate_step(reader)
+    return Speed(batch.n_tokens / train_s, batch.n_tokens / score_s, GENERATE_ROWS / generate_s)
+
+
+GENERATE_ROWS = 40
+GENERATE_STEPS = 6
+
+
+@torch.no_grad()
+def _generate_step(reader: PackReader) -> float:
+    """Seconds of one generated token for a batch of rows."""
+    ids = torch.full((GENERATE_ROWS, 40), 5)
+    options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": -1, "attention_mask": torch.ones_like(ids)}
+    times = []
+    for n in (1, 1 + GENERATE_STEPS):
+        started = time.perf_counter()
+        reader.model.generate(input_ids=ids, max_new_tokens=n, **options)
+        times.append(time.perf_counter() - started)
+    return max(1e-4, (times[1] - times[0]) / GENERATE_STEPS)
+
+
+def _quicker_of_two(work: Callable[[], object]) -> float:
+    """Seconds; the first call also warms up, so the quicker one counts."""
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _repeated(documents: Sequence[Encoded], n_tokens: int) -> Iterator[Encoded]:
+    size = 0
+    while documents and size < n_tokens:
+        for document in documents:
+            size += len(document.ids)
+            yield document
