@@ -13,11 +13,12 @@ from safetensors import SafetensorError
 
 from metier.errors import DataError, MetierError, RunError
 from metier.evidence import conclude, measure
+from metier.evidence.measure import Before, Subject
 from metier.interrupts import StopAfterStep
-from metier.models.adapters import add_lora, keep_memory, weights_moved
+from metier.models.adapters import add_lora, keep_memory
 from metier.models.encoding import Encoded, Encoder
 from metier.models.generate import Answer
-from metier.models.load import BaseModel, load_base
+from metier.models.load import load_base
 from metier.models.packing import PackReader
 from metier.progress import Progress, Silent
 from metier.results import Run
@@ -26,6 +27,7 @@ from metier.settings import Settings, to_toml
 from metier.sources.examples import Example
 from metier.sources.ledger import Ledger
 from metier.sources.read import Corpus, ReadOptions, read_corpus
+from metier.sources.shown import found_lines
 from metier.sources.split import Split, split_corpus
 from metier.training.loop import StepMetrics, Trained, train
 from metier.training.plan import Plan
@@ -56,21 +58,29 @@ def adapt(
     run = RunFolder(out or default_folder(settings))
     run.require_free()
     corpus, split = read_data(settings, ReadOptions(dict(fields or {}), skip_bad_rows), say)
-    base, reader = prepare(settings, say)
-    planned = measure.make_plan(base, reader, split, settings, started)
+    subject = prepare(settings, run, say)
+    planned = measure.make_plan(subject.base, subject.reader, split, settings, started)
     for line in measure.plan_lines(planned):
         say.say(line)
     with recorded(run):
         write_beginning(run, settings, corpus, split, planned)
-        before = measure.base_arm(base, reader, split, planned, settings, run, say)
-        field = train_field(base, reader, split, planned, before.replay, settings, run, say)
-        save_adapter(run, base, reader)
-        settle(corpus.ledger, split, field, before, base.encoder)
+        before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay_requests)
+        field = train_field(subject, split, planned, before.replay)
+        save_adapter(subject)
+        settle(corpus.ledger, split, field, before, subject.encoder)
         write_json(run.ledger, corpus.ledger.as_json())
         if field.trained.interrupted:
             raise KeyboardInterrupt
-        after = measure.adapted_arm(reader, base.encoder, before, settings, run, say)
-        write_json(run.results, results_of(settings, corpus, split, base, reader, planned, before, field, after, started))
+        after = measure.adapted_arm(subject, subject.reader, before)
+        results = {
+            "schema": conclude.SCHEMA,
+            **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
+            "model": conclude.model_facts(subject.base, subject.reader.model),
+            "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
+            "training": conclude.training_facts(field.trained, planned, field.probe),
+            "cost": conclude.cost(field.trained, before.seconds + after.seconds, time.monotonic() - started),
+        }
+        write_json(run.results, results)
         finished = Run(run.path)
         finished.report()
     return finished
@@ -84,8 +94,8 @@ def default_folder(settings: Settings) -> Path:
 
 def read_data(settings: Settings, options: ReadOptions, say: Progress) -> tuple[Corpus, Split]:
     corpus = read_corpus(settings.data, options)
-    for found in corpus.formats:
-        say.say(f"{found.source}: {found.rows:,} rows of {found.format}")
+    for line in (line for found in corpus.formats for line in found_lines(found)):
+        say.say(line)
     split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)
     if not split.train:
         raise DataError(f"{settings.data[0]} leaves nothing to train on after the split: add documents.")
@@ -94,7 +104,7 @@ def read_data(settings: Settings, options: ReadOptions, say: Progress) -> tuple[
     return corpus, split
 
 
-def prepare(settings: Settings, say: Progress) -> tuple[BaseModel, PackReader]:
+def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
     """Load the model and put LoRA on it; the base's weights stay as they are."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -105,7 +115,7 @@ def prepare(settings: Settings, say: Progress) -> tuple[BaseModel, PackReader]:
     reader = PackReader(add_lora(base.model, settings.r, settings.alpha, settings.seed))
     if reader.why_plain:
         say.say(f"{reader.why_plain}: each document runs alone, which is slower and the same")
-    return base, reader
+    return Subject(base, reader, settings, run, say)
 
 
 @contextmanager
@@ -152,34 +162,26 @@ class Training:
     too_long: frozenset[str]  # rows whose prompt alone fills the window
 
 
-def train_field(
-    base: BaseModel,
-    reader: PackReader,
-    split: Split,
-    planned: Plan,
-    replay: Sequence[Answer],
-    settings: Settings,
-    run: RunFolder,
-    say: Progress,
-) -> Training:
+def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer]) -> Training:
     """Train on the field and on replay, writing metrics.jsonl as it goes.
 
     Raises:
         DataError: no row of the field has a supervised token.
     """
+    encoder, reader, settings, say = subject.encoder, subject.reader, subject.settings, subject.say
     too_long: set[str] = set()
 
     def encode(example: Example) -> list[Encoded]:
-        documents = base.encoder.encode(example)
+        documents = encoder.encode(example)
         if not documents:
             too_long.add(example.id)
         return documents
 
-    probe = measure.Probe(base.encoder, split.select)
+    probe = measure.Probe(encoder, split.select)
     nll_before = probe.nll_per_token(reader, settings.pack_tokens)
     field = field_documents(split.train, encode, settings.seed)
-    stream = steps(field, replay_documents(base.encoder, replay), planned.replay_share, planned.step_tokens)
-    log = MetricsLog(run.metrics)
+    stream = steps(field, replay_documents(encoder, replay), planned.replay_share, planned.step_tokens)
+    log = MetricsLog(subject.run.metrics)
     say.begin("training", planned.train_tokens)
     done = 0
 
@@ -197,30 +199,32 @@ def train_field(
         say.end()
     if not trained.n_steps:
         raise DataError(
-            f"{settings.data[0]} gives no supervised tokens: {len(too_long)} rows whose prompt fills the model's window."
+            f"{settings.data[0]} gives no supervised tokens: the prompts of {len(too_long)} rows fill the model's window; "
+            "shorten them."
         )
     nll_after = probe.nll_per_token(reader, settings.pack_tokens)
     moved = {"n_rows": probe.n_rows, "nll_before": nll_before, "nll_after": nll_after}
     return Training(trained, moved, frozenset(too_long))
 
 
-def save_adapter(run: RunFolder, base: BaseModel, reader: PackReader) -> None:
+def save_adapter(subject: Subject) -> None:
     """The adapter as PEFT writes it, with the tokenizer and its template; whole or not at all.
 
     Raises:
         RunError: the disk refuses.
     """
-    partial = run.adapter.with_name("adapter.tmp")
+    folder = subject.run.adapter
+    partial = folder.with_name("adapter.tmp")
     try:
-        reader.model.save_pretrained(partial)
-        base.tokenizer.save_pretrained(partial)
-        partial.rename(run.adapter)
+        subject.reader.model.save_pretrained(partial)
+        subject.base.tokenizer.save_pretrained(partial)
+        partial.rename(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise RunError(f"{run.adapter} cannot be written ({error}): free some space and run again.") from error
+        raise RunError(f"{folder} cannot be written ({error}): free some space and run again.") from error
 
 
-def settle(ledger: Ledger, split: Split, field: Training, before: measure.Before, encoder: Encoder) -> None:
+def settle(ledger: Ledger, split: Split, field: Training, before: Before, encoder: Encoder) -> None:
     """Close the account: which rows were trained, how much of a text the budget reached, what did not fit."""
     trained_bytes = field.trained.bytes_by_item
     trained = {e.id: encoder.encode(e) for e in split.train if e.id in trained_bytes}
@@ -233,28 +237,3 @@ def settle(ledger: Ledger, split: Split, field: Training, before: measure.Before
         cut=cut,
         unreached={i: n for i, n in unreached.items() if n},
     )
-
-
-def results_of(
-    settings: Settings,
-    corpus: Corpus,
-    split: Split,
-    base: BaseModel,
-    reader: PackReader,
-    planned: Plan,
-    before: measure.Before,
-    field: Training,
-    after: measure.After,
-    started: float,
-) -> dict[str, Any]:
-    """results.json."""
-    n_trainable = sum(p.numel() for p in reader.model.parameters() if p.requires_grad)
-    n_held_out = len({e.document for e in (*split.select, *split.test)})
-    return {
-        "schema": conclude.SCHEMA,
-        **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
-        "model": conclude.model_facts(base, n_trainable, weights_moved(reader.model)),
-        "data": conclude.data_facts(corpus, split, n_held_out, field.trained.n_tokens),
-        "training": conclude.training_facts(field.trained, planned, field.probe),
-        "cost": conclude.cost(field.trained, before.seconds + after.seconds, time.monotonic() - started),
-    }

@@ -28,7 +28,9 @@ def write_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose another --out.") from error
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}): free some space or choose another --out."
+        ) from error
 
 
 def write_json(path: Path, value: Json) -> None:

@@ -104,4 +104,5 @@ def from_mapping(values: Mapping[str, Any]) -> Settings:
     known = {f.name for f in fields(Settings)}
     if unknown := sorted(set(values) - known):
         raise MetierError(f"unknown setting {unknown[0]}: the settings are {', '.join(sorted(known))}.")
-    return Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Settings(**given)

@@ -5,10 +5,13 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from peft import PeftModel
+
 from metier.evidence.gain import gain
 from metier.evidence.measure import After, Before, answers_as_samples
 from metier.evidence.retention import retention
 from metier.evidence.verdict import decide
+from metier.models.adapters import weights_moved
 from metier.models.load import BaseModel
 from metier.sources.read import Corpus
 from metier.sources.split import Split, Unit
@@ -16,10 +19,17 @@ from metier.training.loop import Trained
 from metier.training.plan import Plan
 
 SCHEMA = 1
+NOT_MEASURED = {
+    "decision": "cannot_tell",
+    "sentence": "Cannot tell. Nothing was measured: the run was told to leave the evidence out.",
+    "reasons": ["Run again with --evidence quick, or use `metier prove` on the adapter."],
+}
 
 
 def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dict[str, Any]:
-    """gain, retention, samples and the verdict on them."""
+    """gain, retention, samples and the verdict on them; the verdict alone when nothing was measured."""
+    if not before.items.field:
+        return {"verdict": NOT_MEASURED}
     gained = gain(before.base.scores, after.adapted.scores)
     retained = retention(
         before.base.scores,
@@ -38,31 +48,28 @@ def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dic
     }
 
 
-NOT_MEASURED = {
-    "decision": "cannot_tell",
-    "sentence": "Cannot tell. Nothing was measured: the run was told to leave the evidence out.",
-    "reasons": ["Run again with --evidence quick, or use `metier prove` on the adapter."],
-}
-
-
-def model_facts(base: BaseModel, n_trainable: int, moved: float | None) -> dict[str, Any]:
+def model_facts(base: BaseModel, model: Any) -> dict[str, Any]:
+    """model: the base with its adapter, or another model that stands as the adapted one."""
+    if not isinstance(model, PeftModel):
+        return {"base": base.name, "sha256": base.sha256, "parameters": base.n_parameters, "trainable_parameters": 0}
+    n_adapter = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
     return {
         "base": base.name,
         "sha256": base.sha256,
-        "parameters": base.n_parameters - n_trainable,
-        "trainable_parameters": n_trainable,
-        **({} if moved is None else {"weights_moved": moved}),
+        "parameters": base.n_parameters - n_adapter,
+        "trainable_parameters": n_adapter,
+        "weights_moved": weights_moved(model),
     }
 
 
-def data_facts(corpus: Corpus, split: Split, n_held_out: int, train_tokens: int) -> dict[str, Any]:
+def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any]:
     return {
         "files_read": sum(file.status == "ok" for file in corpus.files),
         "files_rejected": sum(file.status == "rejected" for file in corpus.files),
         "examples": len(corpus.examples),
         "documents": len({e.document for e in (*split.train, *split.select, *split.test)}),
         "train_tokens": train_tokens,
-        "held_out_documents": n_held_out,
+        "held_out_documents": len({e.document for e in (*split.select, *split.test)}),
         "held_out_unit": split.unit,
         "formats": [
             {"source": f.source, "format": f.format, "fields": dict(f.fields), "rows": f.rows} for f in corpus.formats

@@ -20,9 +20,9 @@ from metier.settings import Settings, learning_rate
 from metier.sources import general
 from metier.sources.examples import Example
 from metier.sources.general import Request
-from metier.sources.split import Split
+from metier.sources.split import Split, Unit
 from metier.sources.wheels import cache_folder
-from metier.training.plan import Plan, Sizes, measure_speed, plan
+from metier.training.plan import EvidencePlan, Plan, Sizes, Speed, measure_speed, plan
 
 ANSWER_TOKENS = 96  # limit of a generated answer; most good answers of the general pack are shorter
 SAMPLED = 64  # rows encoded to learn how long rows are
@@ -30,20 +30,44 @@ SHOWN_FIELD = 4  # held-out rows answered by both models, for the reader
 PROBE_ROWS = 16
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a run works on: the base, what reads packs with it and its adapter, and where the evidence goes."""
+
+    base: BaseModel
+    reader: PackReader
+    settings: Settings
+    run: RunFolder
+    say: Progress
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.base.encoder
+
+
 def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Settings, started: float) -> Plan:
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
-    encoder = base.encoder
-    rng = random.Random(settings.seed)
-    sampled = [d for e in rng.sample(split.train, min(SAMPLED, len(split.train))) for d in encoder.encode(e)]
-    n_sampled = min(SAMPLED, len(split.train))
-    test = [d for e in split.test for d in encoder.encode(e)]
+    sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
+    seconds = settings.minutes * 60 - (time.monotonic() - started)
+    return plan(settings, sizes, speed, seconds, learning_rate(base.n_parameters))
+
+
+def measure_machine(
+    encoder: Encoder, reader: PackReader, train: Sequence[Example], test: Sequence[Example], settings: Settings
+) -> tuple[Sizes, Speed]:
+    """How long the rows and the evidence are in tokens, and how fast this machine reads them."""
+    sampled = random.Random(settings.seed).sample(list(train), min(SAMPLED, len(train)))
+    documents = [d for e in sampled for d in encoder.encode(e)]
+    test_tokens = sum(len(d.ids) for e in test for d in encoder.encode(e))
     items = encode_items(encoder, [], general.texts(), general.measured_requests(), None, general.choices())
+    own_texts = [d for e in general.own_texts(settings.general) for d in encoder.encode(e)]
     sizes = Sizes(
-        field_items=len(split.test),
-        field_tokens=_mean(len(d.ids) for d in test) * len(test) / max(1, len(split.test)),
-        train_tokens=round(sum(len(d.ids) for d in sampled) * len(split.train) / n_sampled),
+        field_items=len(test),
+        field_tokens=test_tokens / max(1, len(test)),
+        train_tokens=round(sum(len(d.ids) for d in documents) * len(train) / len(sampled)),
         texts=len(items.texts),
         text_tokens=_mean(len(d.ids) for d in items.text_documents),
+        own_text_tokens=sum(len(d.ids) for d in own_texts),
         requests=len(items.requests),
         request_tokens=_mean(b.n_tokens for b in items.request_branches),
         choices=len(items.choices),
@@ -51,9 +75,7 @@ def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Setti
         answer_tokens=ANSWER_TOKENS,
         replay_requests=len(general.replay_requests()),
     )
-    speed = measure_speed(reader, sampled, settings.pack_tokens)
-    seconds = settings.minutes * 60 - (time.monotonic() - started)
-    return plan(settings, sizes, speed, seconds, learning_rate(base.n_parameters))
+    return sizes, measure_speed(reader, documents, items.text_documents, settings.pack_tokens)
 
 
 def _mean(values: Iterator[int]) -> float:
@@ -68,7 +90,8 @@ def plan_lines(planned: Plan) -> list[str]:
     return [
         f"plan: {planned.train_tokens:,} tokens in {planned.steps} steps{replay} ({planned.train_s / 60:.1f} min); "
         f"evidence on {evidence.field_items} held-out items of the field and {evidence.texts} texts, "
-        f"{evidence.requests} requests and {evidence.choices} questions of the general pack ({planned.evidence_s / 60:.1f} min)",
+        f"{evidence.requests} requests and {evidence.choices} questions of the general pack "
+        f"({planned.evidence_s / 60:.1f} min)",
         *(f"note: {note}" for note in planned.notes),
     ]
 
@@ -92,24 +115,24 @@ class Before:
 
 
 def base_arm(
-    base: BaseModel, reader: PackReader, split: Split, planned: Plan, settings: Settings, run: RunFolder, say: Progress
+    subject: Subject, held_out: Sequence[Example], unit: Unit, evidence: EvidencePlan, n_replay: int = 0
 ) -> Before:
-    """Answer, score and write the base arm; say what the held-out set can show."""
+    """Answer, score and write the base arm; say what the held-out set can show. n_replay: requests answered for
+    replay."""
     started = time.monotonic()
-    evidence = planned.evidence
-    cache = AnswerCache(cache_folder(), base.sha256, ANSWER_TOKENS)
-    replay_requests = [r.request for r in general.replay_requests()[: planned.replay_requests]]
+    reader, encoder, settings, say = subject.reader, subject.encoder, subject.settings, subject.say
+    cache = AnswerCache(cache_folder(), subject.base.sha256, ANSWER_TOKENS)
     requests = general.measured_requests()[: evidence.requests]
-    wanted = [*(r.request for r in requests), *replay_requests]
+    wanted = [r.request for r in (*requests, *general.replay_requests()[:n_replay])]
     with disabled(reader.model):
         if missing := len(cache.missing(wanted)):
             say.begin("base model answers general requests (kept for later runs)", missing)
-        answers = cache.answers(reader.model, base.encoder, wanted, lambda done, _: say.advance(done))
+        answers = cache.answers(reader.model, encoder, wanted, lambda done, _: say.advance(done))
         own = answers[: len(requests)]
         items = encode_items(
-            base.encoder,
-            _subset(split.test, evidence.field_items, settings.seed),
-            general.texts()[: evidence.texts],
+            encoder,
+            _subset(held_out, evidence.field_items, settings.seed),
+            (*general.own_texts(settings.general), *general.texts()[: evidence.texts]),
             requests,
             [a.answer for a in own],
             general.choices()[: evidence.choices],
@@ -117,10 +140,10 @@ def base_arm(
         say.begin("base model reads the evidence", items.n_tokens)
         arm = score_arm(reader, items, _by_id(requests, own), settings.pack_tokens, say)
         shown = items.field[:SHOWN_FIELD]
-        samples = field_samples(reader.model, base.encoder, shown, ANSWER_TOKENS)
+        samples = field_samples(reader.model, encoder, shown, ANSWER_TOKENS)
     say.end()
-    write_arm(run, "base", arm)
-    if line := detectable_line(arm, split.unit):
+    write_arm(subject.run, "base", arm)
+    if line := detectable_line(arm, unit):
         say.say(line)
     return Before(items, arm, answers[len(requests) :], requests, shown, samples, time.monotonic() - started)
 
@@ -147,18 +170,19 @@ class After:
     seconds: float
 
 
-def adapted_arm(
-    reader: PackReader, encoder: Encoder, before: Before, settings: Settings, run: RunFolder, say: Progress
-) -> After:
+def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
+    """Measure the adapted model on what the base was measured on. reader: the subject's own, or that of another
+    model."""
     started = time.monotonic()
+    encoder, say = subject.encoder, subject.say
     requests = [r.request for r in before.requests]
     say.begin("adapted model answers the same requests", len(requests))
     answers = answer_all(reader.model, encoder, requests, ANSWER_TOKENS, lambda done, _: say.advance(done))
     say.begin("adapted model reads the same evidence", before.items.n_tokens)
-    arm = score_arm(reader, before.items, _by_id(before.requests, answers), settings.pack_tokens, say)
+    arm = score_arm(reader, before.items, _by_id(before.requests, answers), subject.settings.pack_tokens, say)
     samples = field_samples(reader.model, encoder, before.shown, ANSWER_TOKENS)
     say.end()
-    write_arm(run, "adapted", arm)
+    write_arm(subject.run, "adapted", arm)
     return After(arm, samples, time.monotonic() - started)
 
 
@@ -204,4 +228,3 @@ def answers_as_samples(before: Before, after: After) -> list[dict[str, str]]:
         if request.request in general.SHOWN
     ]
     return field + general_ones
-

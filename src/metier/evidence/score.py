@@ -8,7 +8,7 @@ import torch
 from metier.models.encoding import Encoded, Encoder
 from metier.models.packing import Branches, Pack, PackReader, pack_branches, packs_of
 from metier.sources.examples import Example, Message
-from metier.sources.general import Choice, GeneralText, Request
+from metier.sources.general import Choice, Request
 
 Record = dict[str, object]
 Advance = Callable[[int], None]
@@ -26,7 +26,8 @@ class Scored:
 def score_documents(
     reader: PackReader, documents: Sequence[Encoded], pack_tokens: int, advance: Advance
 ) -> dict[str, Scored]:
-    """Nats of each item's text; the windows of one item are added up. End tokens are not scored: they stand for no byte."""
+    """Nats of each item's text; the windows of one item are added up. End tokens are not scored: they stand for no
+    byte."""
     by_length = sorted(documents, key=lambda d: len(d.ids), reverse=True)
     scored: dict[str, Scored] = {}
     for batch in packs_of(by_length, pack_tokens, with_end=False):
@@ -70,7 +71,7 @@ class Items:
 
     field: tuple[Example, ...]
     field_documents: tuple[Encoded, ...]
-    texts: tuple[GeneralText, ...]
+    texts: tuple[Example, ...]  # general ones; the group is the slice
     text_documents: tuple[Encoded, ...]
     requests: tuple[Request, ...]
     own_answers: tuple[str, ...]
@@ -88,7 +89,7 @@ class Items:
 def encode_items(
     encoder: Encoder,
     field: Sequence[Example],
-    texts: Sequence[GeneralText],
+    texts: Sequence[Example],
     requests: Sequence[Request],
     own_answers: Sequence[str] | None,
     choices: Sequence[Choice],
@@ -103,9 +104,7 @@ def encode_items(
         field=tuple(field),
         field_documents=tuple(d for example in field for d in encoder.encode(example)),
         texts=tuple(texts),
-        text_documents=tuple(
-            d for t in texts for d in encoder.encode(Example(t.id, "general", 1, t.id, t.register, t.text))
-        ),
+        text_documents=tuple(d for text in texts for d in encoder.encode(text)),
         requests=tuple(r for r, _ in kept),
         own_answers=tuple(own for _, own in kept),
         request_branches=tuple(
@@ -131,14 +130,20 @@ def encode_items(
 def score_field(reader: PackReader, items: Items, pack_tokens: int, advance: Advance) -> list[Record]:
     """Records of the slice `field`; bytes are those of the text that was scored."""
     scored = score_documents(reader, items.field_documents, pack_tokens, advance)
-    n_bytes: dict[str, int] = {}
-    for document in items.field_documents:
-        n_bytes[document.item] = n_bytes.get(document.item, 0) + document.n_bytes
+    n_bytes = bytes_by_item(items.field_documents)
     return [
         _record(e.id, "field", e.document, e.group, n_bytes[e.id], scored[e.id])
         for e in items.field
         if e.id in scored and scored[e.id].tokens
     ]
+
+
+def bytes_by_item(documents: Sequence[Encoded]) -> dict[str, int]:
+    """UTF-8 bytes of each item's scored text, its windows added up."""
+    n_bytes: dict[str, int] = {}
+    for document in documents:
+        n_bytes[document.item] = n_bytes.get(document.item, 0) + document.n_bytes
+    return n_bytes
 
 
 def score_general(
@@ -147,13 +152,15 @@ def score_general(
     """(records of the slices text/… and chat/…, records of the choices)."""
     records: list[Record] = []
     scored = score_documents(reader, items.text_documents, pack_tokens, advance)
+    n_bytes = bytes_by_item(items.text_documents)
     for t in items.texts:
-        records.append(_record(t.id, f"text/{t.register}", t.id, t.register, len(t.text.encode()), scored[t.id]))
+        if t.id in scored:
+            records.append(_record(t.id, f"text/{t.group}", t.document, t.group, n_bytes[t.id], scored[t.id]))
     scored = score_branches(reader, items.request_branches, pack_tokens, advance)
     for request, own in zip(items.requests, items.own_answers, strict=True):
         for i, (name, answer) in enumerate((("chat/good answers", request.answer), ("chat/own answers", own))):
-            n_bytes = len(answer.encode())
-            records.append(_record(request.id, name, request.id, request.kind, n_bytes, scored[f"{request.id}#{i}"]))
+            size, branch = len(answer.encode()), scored[f"{request.id}#{i}"]
+            records.append(_record(request.id, name, request.id, request.kind, size, branch))
     scored = score_branches(reader, items.choice_branches, pack_tokens, advance)
     choices: list[Record] = [
         {

@@ -268,7 +268,7 @@ def _sure_loss(one: Slice) -> str:
 def _measured(one: Slice) -> str:
     """The measured loss with its sign and its unit; the bounds after it leave the unit out where it is long."""
     if one["name"] == "answers/length":
-        return f"{_amount(one, one['diff'])} times as {'long' if one['adapted'] >= one['base'] else 'short'}"
+        return f"{_amount(one, one['diff'])} times {'longer' if one['adapted'] >= one['base'] else 'shorter'}"
     unit = " points" if one["kind"] in ("choices", "answers") else ""
     unit = " bits per byte" if one["name"] == "chat/own answers" else unit
     return f"{'−' if one['diff'] < 0 else '+'}{_amount(one, abs(one['diff']))}{unit}"
@@ -287,7 +287,7 @@ def _amount(one: Slice, loss: float) -> str:
 
 def _kinds(slices: Sequence[Slice]) -> str:
     """ "six kinds of general text, chat answers, multiple-choice questions and the health of what it writes" """
-    kinds = [one["kind"] for one in slices]
+    kinds = [one["kind"] for one in slices if one["name"] != "text"]  # which is the other text slices together
     said = []
     if n := kinds.count("text"):
         said.append(f"{NUMBERS[n] if n < len(NUMBERS) else n} kind{'s' if n > 1 else ''} of general text")

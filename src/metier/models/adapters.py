@@ -1,15 +1,18 @@
-"""LoRA through PEFT: injected, saved and loaded by PEFT; computed by one fused function where that is provably equal."""
+"""LoRA through PEFT: injected, saved and loaded by PEFT; computed by one fused function where that is provably
+equal."""
 
 import ctypes
 import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -106,7 +109,8 @@ def disabled(model: PeftModel | PreTrainedModel) -> Iterator[None]:
 def keep_memory() -> bool:
     """Ask glibc not to hand freed activations back to the system at every step; True where it could be asked.
 
-    Each step frees and allocates the same buffers; returned pages must be faulted in and zeroed again. 32 MiB is the largest
+    Each step frees and allocates the same buffers; returned pages must be faulted in and zeroed again. 32 MiB is the
+    largest
     threshold that glibc accepts for M_MMAP_THRESHOLD; -1 and -3 are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h.
     """
     try:
@@ -141,10 +145,23 @@ def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> Pef
     if not (folder / "adapter_model.safetensors").exists():
         raise ModelError(f"{folder} holds no adapter_model.safetensors: only safetensors are loaded.")
     try:
-        adapted = PeftModel.from_pretrained(model, folder)
-    except (RuntimeError, ValueError) as error:
-        detail = str(error).splitlines()[0]
-        raise ModelError(f"{folder} does not fit this base model ({detail}): name the base it was trained on.") from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error of ours, below
+            adapted = PeftModel.from_pretrained(model, folder)
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+            saved = {name for name in file.keys() if ".lora_" in name}  # noqa: SIM118: it is no dict
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        detail = str(error).splitlines()[0].rstrip(":. ")
+        raise ModelError(
+            f"{folder} does not fit this base model ({detail}): name the base it was trained on."
+        ) from error
+    # PEFT passes over layers that only one side has, and such an adapter would do nothing there.
+    wanted = {name for name in get_peft_model_state_dict(adapted, save_embedding_layers=False) if ".lora_" in name}
+    if others := sorted(saved ^ wanted):
+        raise ModelError(
+            f"{folder} does not fit this base model ({len(others)} adapted layers of one are not in the other, "
+            f"{others[0]} among them): name the base it was trained on."
+        )
     for module in adapted.modules():
         if isinstance(module, LoraLinear):
             for name in module.scaling:

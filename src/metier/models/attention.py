@@ -1,7 +1,7 @@
 """Attention that keeps packed documents apart: each document attends to itself, and no T x T mask over the pack exists.
 
-Registered with transformers under the name `metier`. Outside `packed(...)` it is transformers' own sdpa attention, so that
-one loaded model trains on packs and generates from padded batches.
+Registered with transformers under the name `metier`. Outside `packed(...)` it is transformers' own sdpa attention,
+so that one loaded model trains on packs and generates from padded batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ NAME = "metier"
 Segment = tuple[int, ...]
 """Lengths in tokens: (document,) or (stem, branch, branch, ...), where each branch sees the stem and itself only."""
 
-_segments: ContextVar[tuple[tuple[int, Tensor | None], ...] | None] = ContextVar("segments", default=None)
+_segments: ContextVar[tuple[tuple[Segment, Tensor | None], ...] | None] = ContextVar("segments", default=None)
 
 
 @contextmanager
 def packed(segments: Sequence[Segment]) -> Iterator[None]:
     """Within it, a batch of one row holds these segments, end to end."""
-    token = _segments.set(tuple((sum(s), branch_mask(s) if len(s) > 1 else None) for s in segments))
+    token = _segments.set(tuple((s, branch_mask(s) if len(s) > 1 else None) for s in segments))
     try:
         yield
     finally:
@@ -40,6 +40,13 @@ def branch_mask(segment: Segment) -> Tensor:
     branch = torch.repeat_interleave(torch.arange(len(segment)), torch.tensor(segment))
     allowed = (branch[:, None] == branch[None, :]) | (branch[None, :] == 0)
     return allowed.tril()
+
+
+def window_mask(segment: Segment, sliding_window: int) -> Tensor:
+    """(T, T) booleans: position i is less than the window after j; a branch stands right after the stem."""
+    stem, *branches = segment
+    positions = torch.cat([torch.arange(stem), *(torch.arange(stem, stem + length) for length in branches)])
+    return (positions[:, None] - positions[None, :]) < sliding_window
 
 
 def attention(
@@ -66,15 +73,14 @@ def attention(
         return result
     if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ModelError(f"{type(module).__name__} needs an attention that packed documents do not have here.")
-    lengths = [length for length, _ in segments]
+    lengths = [sum(segment) for segment, _ in segments]
     grouped = query.shape[1] != key.shape[1]
     outputs = []
-    for (length, mask), q, k, v in zip(
-        segments, query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True
-    ):
-        if sliding_window is not None and length > sliding_window:
-            near = torch.ones(length, length, dtype=torch.bool, device=q.device).tril().triu(1 - sliding_window)
-            mask = near if mask is None else mask & near
+    parts = (torch.split(states, lengths, dim=2) for states in (query, key, value))
+    for (segment, mask), q, k, v in zip(segments, *parts, strict=True):
+        if sliding_window is not None and sum(segment) > sliding_window:
+            seen = branch_mask(segment) if mask is None else mask
+            mask = (seen & window_mask(segment, sliding_window)).to(q.device)
         outputs.append(
             nn.functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped

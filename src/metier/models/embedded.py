@@ -1,7 +1,8 @@
 """The base model that needs no hub: carried by a package, checked by hash, converted once into the user's cache."""
 
-import logging
+import io
 import shutil
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def remove(name: str) -> bool:
 
 
 def embedded_folder(name: str) -> Path:
-    """The converted model: float32 safetensors, tokenizer and chat template; fetched and converted on the first call."""
+    """The converted model: float32 safetensors, tokenizer and chat template; fetched and converted on the first
+    call."""
     folder = model_folder(name)
     if is_cached(name):
         return folder
@@ -69,13 +71,14 @@ def embedded_folder(name: str) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Dequantise once. The config that transformers reads from a GGUF says 'quantized', and then refuses to be saved."""
+    """Dequantise once. The config that transformers reads from a GGUF says 'quantized', and then refuses to be
+    saved."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    loaded = AutoModelForCausalLM.from_pretrained(dtype=torch.float32, **source)
+    with redirect_stderr(io.StringIO()):  # the reader of GGUF files draws bars that no setting turns off
+        loaded = AutoModelForCausalLM.from_pretrained(dtype=torch.float32, **source)
     values = loaded.config.to_dict()
     for key in ("quantization_config", "_name_or_path"):
         values.pop(key, None)

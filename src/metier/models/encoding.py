@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
-from metier.errors import ModelError
+from jinja2 import TemplateError
+
+from metier.errors import DataError, ModelError
 from metier.sources.examples import Example, Message
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}### {{ message['role'] | capitalize }}:\n{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}### Assistant:\n{% endif %}"
 )
 """For a base model that brings no chat template: the roles as headings. Saved with the adapter's tokenizer."""
@@ -31,8 +33,8 @@ class Loss(IntEnum):
 class Encoded:
     """One document as tokens. `ids` and `loss` have the same length; the first token never carries loss.
 
-    n_bytes is the UTF-8 length of the text under Loss.TEXT; n_cut_bytes of the text that did not fit; `window` numbers the
-    windows of one long text.
+    n_bytes is the UTF-8 length of the text under Loss.TEXT; n_cut_bytes of the text that did not fit; `window`
+    numbers the windows of one long text.
     """
 
     item: str
@@ -66,8 +68,20 @@ class Encoder:
         self.start = _start_token(tokenizer)
 
     def encode(self, example: Example) -> list[Encoded]:
-        """Windows of a text, in order, or the one conversation; empty if a prompt alone fills the window."""
-        return self._chat(example) if example.is_chat else list(self._text(example))
+        """Windows of a text, in order, or the one conversation; empty if a prompt alone fills the window.
+
+        Raises:
+            DataError: the chat template refuses the conversation (two turns of one role, a system turn).
+        """
+        if not example.is_chat:
+            return list(self._text(example))
+        try:
+            return self._chat(example)
+        except TemplateError as error:
+            raise DataError(
+                f"{example.id}: the model's chat template refuses this conversation ({error}): mend the row, or choose "
+                "another --model."
+            ) from error
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The conversation so far and the opening of the assistant's turn."""
@@ -94,14 +108,16 @@ class Encoder:
         ids: list[int] = encoded["input_ids"]
         starts = [start for start, _ in encoded["offset_mapping"]]
         window = min(self.window, TEXT_WINDOW)
+        n_context = min(CONTEXT, window // 2)
         first = number = 0
         while first < len(ids):
-            context = ids[max(0, first - CONTEXT) : first]
+            context = ids[max(0, first - n_context) : first]
             last = min(len(ids), first + window - 2 - len(context))
             fresh = ids[first:last]
             tail = [self.end] if last == len(ids) else []
             loss = [Loss.NONE] * (1 + len(context)) + [Loss.TEXT] * len(fresh) + [Loss.END] * len(tail)
-            # A window's bytes reach from its first token to the first of the next: the windows' bytes add up to the text's.
+            # A window's bytes reach from its first token to the first of the next: the windows' bytes add up to the
+            # text's.
             text = example.text[starts[first] if first else 0 : starts[last] if last < len(ids) else None]
             tokens = (self.start, *context, *fresh, *tail)
             yield Encoded(example.id, tokens, tuple(loss), len(text.encode()), window=number)
@@ -114,7 +130,7 @@ class Encoder:
         for i, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            first = _common(full, self.prompt_ids(messages[:i]))
+            first = _common(full, self.prompt_ids(messages[:i])) if i else self._opening(full)
             last = _common(full, self._template(messages[: i + 1], add_generation_prompt=False))
             for position in range(max(1, first), last):
                 loss[position] = Loss.TEXT
@@ -122,6 +138,12 @@ class Encoder:
                     loss[position] = Loss.END
                     break
         return self._fit(example, full, loss)
+
+    def _opening(self, full: list[int]) -> int:
+        """Where the text of the first turn begins, if that turn is the assistant's: behind the words that open it."""
+        asked = [Message("user", "?")]
+        words = self.prompt_ids(asked)[len(self._template(asked, add_generation_prompt=False)) :]
+        return next((i + len(words) for i in range(len(full)) if full[i : i + len(words)] == words), 0)
 
     def _fit(self, example: Example, full: list[int], loss: list[Loss]) -> list[Encoded]:
         last = max((i for i, kind in enumerate(loss) if kind), default=-1)

@@ -38,7 +38,9 @@ def answer_all(
     model.eval()
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        for i, tokens in zip(rows, continue_all(model, encoder, [prompts[i] for i in rows], max_new_tokens), strict=True):
+        for i, tokens in zip(
+            rows, continue_all(model, encoder, [prompts[i] for i in rows], max_new_tokens), strict=True
+        ):
             ended = bool(tokens) and tokens[-1] == encoder.end
             text = encoder.tokenizer.decode(tokens, skip_special_tokens=True).strip()
             answers[i] = Answer(requests[i], text, len(tokens), ended)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -51,9 +52,11 @@ def load_base(name: str) -> BaseModel:
     try:
         model = _load_model(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{name} cannot be loaded as a causal language model ({reason}): choose another --model.") from error
+        raise ModelError(
+            f"{name} cannot be loaded as a causal language model ({reason}): choose another --model."
+        ) from error
     model.eval()
     window = min(LONGEST_WINDOW, getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST_WINDOW))
     return BaseModel(name, folder, model, tokenizer, Encoder(tokenizer, window), _weights_sha256(model, folder))
@@ -62,14 +65,18 @@ def load_base(name: str) -> BaseModel:
 def _load_model(folder: str) -> PreTrainedModel:
     """With our attention where the architecture takes it, else with the one it has."""
     options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    options["output_loading_info"] = True
+    model: PreTrainedModel
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation=attention.NAME, **options
-        )
+        model, found = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention.NAME, **options)
     except ValueError as error:
         if "attn_implementation" not in str(error) and attention.NAME not in str(error):
             raise
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        model, found = AutoModelForCausalLM.from_pretrained(folder, **options)
+    if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers
+        raise ValueError(f"{len(missing)} weights are missing, {missing[0]} among them")
+    if not model._supports_sdpa:  # soft caps or sinks, which our attention would refuse or silently leave out
+        model.set_attn_implementation("eager")
     return model
 
 

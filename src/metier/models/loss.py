@@ -16,7 +16,9 @@ class _SummedNll(torch.autograd.Function):
     """Forms the gradient of the hidden states while the logits of a chunk are at hand; the head itself is frozen."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float
+    ) -> Tensor:
         needs_grad = hidden.requires_grad
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad = torch.empty_like(hidden) if needs_grad else None
@@ -64,6 +66,5 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     parts = []
     for start in range(0, len(labels), rows):
         logits = _logits(hidden[start : start + rows], weight, bias, softcap)
-        y = labels[start : start + rows]
-        parts.append(torch.logsumexp(logits, dim=-1) - logits.gather(-1, y[:, None]).squeeze(-1))
+        parts.append(torch.nn.functional.cross_entropy(logits, labels[start : start + rows], reduction="none"))
     return torch.cat(parts) if parts else torch.zeros(0)

@@ -154,9 +154,7 @@ class PackReader:
     def _hidden(self, batch: Pack) -> Tensor:
         """(N, H): the last hidden state at each predicting position."""
         with packed(batch.segments):
-            trunk = self.inner.base_model(
-                input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
-            )
+            trunk = self.inner.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
         hidden: Tensor = trunk.last_hidden_state[0, batch.predictors]
         return hidden
 
@@ -177,21 +175,24 @@ class PackReader:
 
     @torch.no_grad()
     def _why_plain(self) -> str:
-        """'' when two short documents in one pack score as each alone does through the model's own forward."""
+        """'' when two short documents in one pack, and a stem with two branches, score as each alone does through the
+        model's own forward."""
         vocabulary = self.inner.config.get_text_config().vocab_size
         ids = [tuple((7 + 13 * i + 5 * d) % vocabulary for i in range(9 + d)) for d in range(2)]
         documents = [Encoded(str(d), row, (Loss.NONE, *[Loss.TEXT] * (len(row) - 1)), 0) for d, row in enumerate(ids)]
-        batch = pack(documents)
+        stem = Branches("stem", ids[0], (ids[1][:4], ids[1][4:]))
         was_training = self.model.training
         self.model.eval()
         try:
-            found = token_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
+            for batch in (pack(documents), pack_branches([stem])):
+                found = token_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
+                expected = nn.functional.cross_entropy(
+                    self._plain_logits(batch).float(), batch.labels, reduction="none"
+                )
+                if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
+                    return f"{type(self.inner).__name__} does not keep packed documents apart"
         except (ModelError, TypeError, AttributeError) as error:
             return f"{type(self.inner).__name__} cannot read packs ({error})"
-        else:
-            expected = nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
-            if torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
-                return ""
-            return f"{type(self.inner).__name__} does not keep packed documents apart"
         finally:
             self.model.train(was_training)
+        return ""

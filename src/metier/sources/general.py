@@ -1,23 +1,23 @@
-"""The general pack: text, requests and questions written for this project, whose job is to move when general ability moves."""
+"""The general pack: text, requests and questions written for this project, whose job is to move when general ability
+moves."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
+
+from metier.sources.examples import Example
+from metier.sources.read import read_corpus
 
 VERSION = 1
 SHOWN = ("What is the capital of France?", "Write one sentence about the sea.", "How do I boil an egg?")
 """Requests that every run measures and shows with both answers."""
 
+MOST_OWN_TEXTS = 40  # of the user's general texts are measured
 REGISTERS = ("encyclopaedia", "news", "dialogue", "narrative", "instructions", "code")
-
-
-@dataclass(frozen=True)
-class GeneralText:
-    id: str
-    register: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,29 @@ def _rows(*path: str) -> list[dict[str, Any]]:
 
 
 @cache
-def texts() -> tuple[GeneralText, ...]:
-    """All documents, one of each register in turn, so that every beginning of the list is balanced."""
+def texts() -> tuple[Example, ...]:
+    """All documents, their register as the group, one of each register in turn: every beginning of the list is
+    balanced."""
     by_register = [
-        [GeneralText(row["id"], register, row["text"]) for row in _rows("text", f"{register}.jsonl")]
+        [
+            Example(row["id"], "general", 1, row["id"], register, row["text"])
+            for row in _rows("text", f"{register}.jsonl")
+        ]
         for register in REGISTERS
     ]
     return tuple(text for turn in zip(*by_register, strict=True) for text in turn)
+
+
+def own_texts(paths: Sequence[str]) -> tuple[Example, ...]:
+    """The user's own general texts or conversations, grouped by file, the first MOST_OWN_TEXTS of them.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    if not paths:
+        return ()
+    examples = read_corpus(paths).examples[:MOST_OWN_TEXTS]
+    return tuple(replace(e, id=f"own:{e.id}", group=f"your {Path(e.source).stem}") for e in examples)
 
 
 def replay_requests() -> tuple[Request, ...]:
@@ -77,18 +93,14 @@ def measured_requests() -> tuple[Request, ...]:
 @cache
 def _requests(part: str) -> tuple[Request, ...]:
     rows = [row for row in _rows("chat.jsonl") if row["part"] == part]
-    return tuple(
-        Request(row["id"], row["kind"], row["request"], row["answer"]) for row in _in_turn(rows, "kind")
-    )
+    return tuple(Request(row["id"], row["kind"], row["request"], row["answer"]) for row in _in_turn(rows, "kind"))
 
 
 @cache
 def choices() -> tuple[Choice, ...]:
     """All multiple-choice items, one of each kind in turn while they last."""
     return tuple(
-        Choice(
-            row["id"], row["kind"], row["question"], tuple(row["choices"]), row["label"], row.get("passage", "")
-        )
+        Choice(row["id"], row["kind"], row["question"], tuple(row["choices"]), row["label"], row.get("passage", ""))
         for row in _in_turn(_rows("choices.jsonl"), "kind")
     )
 

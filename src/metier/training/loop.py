@@ -117,8 +117,8 @@ def train_step(
 ) -> tuple[float, float, int]:
     """One update; returns (loss in nats per supervised token, gradient norm before clipping, supervised tokens).
 
-    The losses of all packs are summed and divided once by the step's supervised tokens, so that the update does not depend
-    on how the step is cut into packs.
+    The losses of all packs are summed and divided once by the step's supervised tokens, so that the update does not
+    depend on how the step is cut into packs.
     """
     packs = list(packs_of(step.documents, pack_tokens))
     n_supervised = sum(len(p.labels) for p in packs)

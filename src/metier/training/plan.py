@@ -34,6 +34,7 @@ class Sizes:
     train_tokens: int  # one epoch of the field
     texts: int
     text_tokens: float
+    own_text_tokens: int  # of all the user's general texts, which are always measured
     requests: int
     request_tokens: float  # a prompt with two answers
     choices: int
@@ -56,6 +57,7 @@ class EvidencePlan:
         return (
             self.field_items * sizes.field_tokens
             + self.texts * sizes.text_tokens
+            + sizes.own_text_tokens
             + self.requests * sizes.request_tokens
             + self.choices * sizes.choice_tokens
         )
@@ -133,7 +135,9 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         wanted = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE
         evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted)
         left = seconds - evidence_seconds(evidence, sizes, speed)
-        replay_cost = share * sizes.answer_tokens / TOKENS_PER_ANSWERED_REQUEST / speed.generate_tokens_per_s  # seconds a training token
+        replay_cost = (
+            share * sizes.answer_tokens / TOKENS_PER_ANSWERED_REQUEST / speed.generate_tokens_per_s
+        )  # seconds a training token
         per_token = 1 / speed.train_tokens_per_s + replay_cost
         train_tokens = int(max(left, 0) / per_token)
     notes: list[str] = []
@@ -163,22 +167,24 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
 
 
 def step_size(train_tokens: int, settings: Settings) -> int:
-    """Tokens a step: those of the settings, fewer when that would make fewer than 16 steps (small batches train well)."""
+    """Tokens a step: those of the settings, fewer when that would make fewer than 16 steps (small batches train
+    well)."""
     return max(settings.pack_tokens, min(settings.step_tokens, train_tokens // 16))
 
 
-def measure_speed(reader: PackReader, documents: Sequence[Encoded], pack_tokens: int) -> Speed:
-    """Train and score one pack each, after one that is not counted; the weights and gradients are left as they were."""
-    batch = next(packs_of(_repeated(documents, pack_tokens), pack_tokens))
-    parameters = [p for p in reader.model.parameters() if p.requires_grad]
+def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[Encoded], pack_tokens: int) -> Speed:
+    """Train a pack of rows and score a pack of general texts, twice each; weights and gradients are left as they were.
+
+    Texts are supervised at every token, rows at some: scoring is timed on what costs most.
+    """
+    batch = next(packs_of(_repeated(rows, pack_tokens), pack_tokens))
     reader.model.train()
     train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
-    for parameter in parameters:
-        parameter.grad = None
+    reader.model.zero_grad(set_to_none=True)
     reader.model.eval()
-    score_s = _quicker_of_two(lambda: reader.token_nll(batch))
-    generate_s = _generate_step(reader)
-    return Speed(batch.n_tokens / train_s, batch.n_tokens / score_s, GENERATE_ROWS / generate_s)
+    read = next(packs_of(_repeated(texts, pack_tokens), pack_tokens, with_end=False))
+    score_s = _quicker_of_two(lambda: reader.token_nll(read))
+    return Speed(batch.n_tokens / train_s, read.n_tokens / score_s, GENERATE_ROWS / _generate_step(reader))
 
 
 GENERATE_ROWS = 40
@@ -188,7 +194,7 @@ GENERATE_STEPS = 6
 @torch.no_grad()
 def _generate_step(reader: PackReader) -> float:
     """Seconds of one generated token for a batch of rows."""
-    ids = torch.full((GENERATE_ROWS, 40), 5)
+    ids = torch.full((GENERATE_ROWS, 8), 5)
     options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": -1, "attention_mask": torch.ones_like(ids)}
     times = []
     for n in (1, 1 + GENERATE_STEPS):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from metier.models.encoding import Encoded
 from metier.sources.examples import Example
 
-
 BUFFER = 64  # documents waiting, encoded
 
 
@@ -26,8 +25,8 @@ def field_documents(
 ) -> Iterator[tuple[int, Encoded]]:
     """(epoch, document) without end: every epoch all documents once, in an order fixed by the seed.
 
-    Examples are encoded as they are needed. The windows of a long text are spread by drawing from a buffer, so that a step
-    is not one text.
+    Examples are encoded as they are needed. The windows of a long text are spread by drawing from a buffer, so that
+    a step is not one text.
     """
     epoch = 0
     while True:
@@ -54,8 +53,10 @@ def steps(
 ) -> Iterator[Step]:
     """Steps of at least one document and about `step_tokens` tokens, `share` of all tokens being replay.
 
-    Replay documents come in the given order, again from the first when all were used; after each document the side that is
-    behind its share is drawn from, so that the achieved share is even over the run and its error is one document at most.
+    Replay documents come in the given order, again from the first when all were used; after each document the side
+    that is
+    behind its share is drawn from, so that the achieved share is even over the run and its error is one document at
+    most.
     """
     n_replayed = n_total = 0
     replayed = 0

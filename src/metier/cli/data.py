@@ -1,0 +1,79 @@
+"""The commands that look at data before any training: read and check."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from metier.cli.options import AsJson, Data, SkipBadRows, takes
+from metier.cli.terminal import complain, table, write
+
+Files = Annotated[list[str], typer.Argument(metavar="FILE", help="files, folders or pack:NAME", show_default=False)]
+
+
+@takes(row_fields=True)
+def read(files: Files, fields: dict[str, str], skip_bad_rows: SkipBadRows = False) -> None:
+    """Print the clean text that would be learned, conversations as turns of 'user:' and 'assistant:'."""
+    from metier.sources.read import ReadOptions, read_corpus
+    from metier.sources.shown import as_text
+
+    corpus = read_corpus(files, ReadOptions(fields, skip_bad_rows))
+    several = len(corpus.examples) > 1
+    for number, example in enumerate(corpus.examples):
+        heading = f"==> {example.id} <==\n" if several else ""
+        sys.stdout.write(("\n" if number else "") + heading + as_text(example) + "\n")
+    sys.stdout.flush()
+    left_out = {name: n for name, n in corpus.ledger.rows_by_bucket().items() if n and name != "read"}
+    if left_out:
+        complain("left out " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in left_out.items()) + ".")
+
+
+@takes(settings=("held_out", "seed"), row_fields=True)
+def check(data: Data, settings: dict[str, Any], fields: dict[str, str], as_json: AsJson = False) -> None:
+    """Say what is in the data, what is wrong with it, and what it could prove; no model is loaded."""
+    from metier.check import check as check_it
+
+    found = check_it(*data, fields=fields, **settings)
+    if as_json:
+        write(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        for part in (_files(found), *_formats(found), _counts(found), _power(found), _warnings(found)):
+            write(part + "\n")
+        write(found["sentence"])
+
+
+def _files(found: dict[str, Any]) -> str:
+    rows = [(f["path"], f["status"], f"{f['rows']:,}", f"{f['text_bytes']:,}", f["reason"]) for f in found["files"]]
+    more = [(f"… and {len(rows) - 20} more", "", "", "", "")] if len(rows) > 20 else []
+    return table(("file", "status", "rows", "bytes", ""), rows[:20] + more)
+
+
+def _formats(found: dict[str, Any]) -> list[str]:
+    return ["\n".join([one["found"], *(f"    {line}" for line in one["shown"])]) for one in found["formats"]]
+
+
+def _counts(found: dict[str, Any]) -> str:
+    rows, documents, tokens = found["rows"], found["documents"], found["tokens"]
+    left_out = ", ".join(f"{rows[name]:,} {name.replace('_', ' ')}" for name in ("duplicate", "too_short", "rejected"))
+    return "\n".join(
+        (
+            f"rows       {rows['total']:,}: {found['examples']:,} to learn from; {left_out}",
+            f"documents  {documents['total']:,}; the largest holds {documents['largest_share']:.0%} of the text",
+            f"tokens     about {tokens['learned']:,} learned and {tokens['prompt']:,} read as questions "
+            f"({tokens['characters_per_token']} characters each)",
+        )
+    )
+
+
+def _power(found: dict[str, Any]) -> str:
+    power = found["power"]
+    return (
+        f"held out   {power['held_out']:,} {power['unit']}s, {power['test']:,} of them for the verdict, "
+        f"which needs {power['needed']}"
+    )
+
+
+def _warnings(found: dict[str, Any]) -> str:
+    rows = [(w["severity"], w["problem"], w["remedy"]) for w in found["warnings"]]
+    return table(("", "what is wrong", "what to do"), rows) if rows else "nothing wrong was found"

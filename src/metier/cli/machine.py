@@ -1,0 +1,61 @@
+"""The command that measures this machine."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from metier.cli.options import DATA_HELP, AsJson, takes
+from metier.cli.terminal import clock, progress, table, write
+
+BenchData = Annotated[
+    list[str] | None, typer.Argument(metavar="DATA", help=f"{DATA_HELP}; pack:clinical without it", show_default=False)
+]
+Rows = Annotated[int | None, typer.Option(min=1, help="rows that are trained and scored; a quick look without it")]
+
+
+@takes(settings=("model", "threads"), row_fields=True)
+def bench(
+    settings: dict[str, Any],
+    fields: dict[str, str],
+    data: BenchData = None,
+    rows: Rows = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast this machine trains and scores, and say what that means in minutes."""
+    from metier.bench import bench as measure
+
+    given: dict[str, Any] = {"data": data} if data else {}
+    given |= {"rows": rows} if rows else {}
+    with progress() as shown:
+        found = measure(**given, **settings, fields=fields, progress=shown)
+    if as_json:
+        write(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    write(f"{found['model']}, {found['rows']} rows, matrix products up to {found['limit_gflops']:.0f} GFLOP/s\n")
+    write(table(("", "examples/s", "tokens/s", "learned tokens/s", "of the limit", "memory"), _rates(found)))
+    if data:
+        write("\n" + _minutes(data, fields, found))
+
+
+def _rates(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            name,
+            f"{part['examples_per_s']:.2f}",
+            f"{part['tokens_per_s']:.0f}",
+            f"{part['supervised_tokens_per_s']:.0f}",
+            f"{part['share_of_limit']:.0%}",
+            f"{part['peak_rss_bytes'] / 1e9:.2f} GB",
+        )
+        for name, part in (("training", found["training"]), ("scoring", found["scoring"]))
+    ]
+
+
+def _minutes(data: list[str], fields: dict[str, str], found: dict[str, Any]) -> str:
+    """One pass over all of the data, from the rate of the rows that were measured."""
+    from metier.check import check
+
+    n = check(*data, fields=fields)["examples"]
+    train, score = (clock(n / found[part]["examples_per_s"]) for part in ("training", "scoring"))
+    return f"Your {n:,} examples: {train} (min:s) to train on all of them once, {score} to score them once."

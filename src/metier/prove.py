@@ -1,0 +1,101 @@
+"""The evidence for any adapter or model, whoever trained it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metier.adapt import default_folder, recorded
+from metier.errors import MetierError, ModelError
+from metier.evidence import conclude, measure
+from metier.evidence.measure import Subject
+from metier.models.adapters import keep_memory, load_adapter
+from metier.models.load import BaseModel, load_base
+from metier.models.packing import PackReader
+from metier.progress import Progress, Silent
+from metier.results import Run
+from metier.runs import RunFolder, environment, write_json, write_text
+from metier.settings import Settings, to_toml
+from metier.sources.read import ReadOptions, read_corpus
+from metier.sources.split import Split
+from metier.training.plan import evidence_plan
+
+
+def prove(
+    base: str,
+    domain: str | Sequence[str],
+    adapter: str | Path | None = None,
+    model: str | None = None,
+    out: str | Path | None = None,
+    fields: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Run:
+    """Measure an adapter, or a whole model, against its base on the texts of `domain`, none of which it may have seen.
+
+    options: those of `Settings` that concern the evidence (minutes, evidence, budget_forgetting, seed, threads).
+
+    Raises:
+        MetierError: what the user can mend, in one sentence.
+    """
+    started = time.monotonic()
+    say = progress or Silent()
+    if (adapter is None) == (model is None):
+        raise MetierError("name either an --adapter or a --model to prove.")
+    data = (domain,) if isinstance(domain, str) else tuple(domain)
+    settings = Settings(data=data, model=base, **options)
+    run = RunFolder(out or default_folder(settings))
+    run.require_free()
+    corpus = read_corpus(data, ReadOptions(dict(fields or {})))
+    split = Split(train=[], select=[], test=corpus.examples, unit="document", seed=settings.seed)
+    subject, proved = _load(settings, run, say, adapter, model)
+    sizes, speed = measure.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
+    evidence = evidence_plan(settings.evidence, sizes, speed, settings.minutes * 60 - (time.monotonic() - started))
+    with recorded(run):
+        write_text(run.config, to_toml(settings))
+        write_json(run.plan, {"evidence": asdict(evidence), "speed": asdict(speed)})
+        write_json(run.environment, environment())
+        write_json(run.splits, split.as_json())
+        corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut={})
+        write_json(run.ledger, corpus.ledger.as_json())
+        before = measure.base_arm(subject, split.test, split.unit, evidence)
+        after = measure.adapted_arm(subject, proved, before)
+        results = {
+            "schema": conclude.SCHEMA,
+            **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
+            "model": conclude.model_facts(subject.base, proved.model) | {"proved": str(adapter or model)},
+            "data": conclude.data_facts(corpus, split, 0),
+            "cost": {
+                "evidence_s": before.seconds + after.seconds,
+                "total_s": time.monotonic() - started,
+                "peak_rss_bytes": conclude.peak_rss_bytes(),
+            },
+        }
+        write_json(run.results, results)
+        finished = Run(run.path)
+        finished.report()
+    return finished
+
+
+def _load(
+    settings: Settings, run: RunFolder, say: Progress, adapter: str | Path | None, model: str | None
+) -> tuple[Subject, PackReader]:
+    """The base, and what reads with the model to be proved: the same weights with an adapter, or weights of its own."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    keep_memory()
+    base = load_base(settings.model)
+    if adapter is not None:
+        reader = PackReader(load_adapter(base.model, Path(adapter)))
+        return Subject(base, reader, settings, run, say), reader
+    other = load_base(str(model))
+    _require_same_tokens(base, other)
+    return Subject(base, PackReader(base.model), settings, run, say), PackReader(other.model)
+
+
+def _require_same_tokens(base: BaseModel, other: BaseModel) -> None:
+    if base.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+        raise ModelError(f"{other.name} has another vocabulary than {base.name}: prove it against its own base.")

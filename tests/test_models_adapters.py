@@ -1,0 +1,237 @@
+"""LoRA computed by our function is PEFT's LoRA; what is saved is what is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
+from tiny import FAMILIES, document, documents, random_ids, tiny_model
+from torch import Tensor, nn
+
+from metier.errors import ModelError
+from metier.models.adapters import add_lora, disabled, fuse, load_adapter, weights_moved
+from metier.models.encoding import Encoded
+from metier.models.packing import PackReader, pack
+
+IDS = torch.tensor([random_ids(17, 5)])
+
+
+def adapted(family: str = "llama", seed: int = 0) -> PeftModel:
+    return stirred(add_lora(tiny_model(family), r=4, alpha=8, seed=seed))
+
+
+def stirred(model: PeftModel) -> PeftModel:
+    """B starts at zero, and half of what could be wrong is multiplied by it."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def logits(model: Any) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(input_ids=IDS).logits
+    return found
+
+
+def gradients(model: PeftModel) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def plain_nll(model: PeftModel, rows: list[Encoded]) -> Tensor:
+    """Full logits of each document alone, PEFT's forward, cross entropy."""
+    losses = []
+    for row in rows:
+        full = model(input_ids=torch.tensor([row.ids])).logits[0, :-1].float()
+        supervised = torch.tensor([bool(kind) for kind in row.loss[1:]])
+        losses.append(nn.functional.cross_entropy(full[supervised], torch.tensor(row.ids[1:])[supervised], reduction="sum"))
+    return torch.stack(losses).sum()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_of_the_fast_path_equal_those_of_the_plain_path(family: str) -> None:
+    rows = [document(random_ids(19, 1), "a", n_prompt=8), *documents(7, 15, seed=2)]
+    fast = adapted(family)
+    reader = PackReader(fast)
+    assert reader.why_plain == ""
+    nll = reader.summed_nll(pack(rows))
+    nll.backward()
+
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    plain = get_peft_model(tiny_model(family, attention="eager"), config)
+    plain.load_state_dict(fast.state_dict())
+    expected = plain_nll(plain, rows)
+    expected.backward()
+
+    torch.testing.assert_close(nll, expected, rtol=1e-5, atol=0)
+    found, wanted = gradients(fast), gradients(plain)
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+@pytest.mark.parametrize(("family", "n_fused"), [("llama", 14), ("qwen3", 14), ("mistral", 14), ("gemma3", 14), ("gpt2", 0)])
+def test_every_plain_lora_layer_is_fused_and_transposed_ones_keep_pefts_forward(family: str, n_fused: int) -> None:
+    model = add_lora(tiny_model(family), r=4, alpha=8, seed=0)
+    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
+    assert fuse(model) == n_fused
+    assert len(layers) == (n_fused or 8)
+
+
+@pytest.mark.parametrize("change", [{"use_dora": True}, {"lora_dropout": 0.1}])
+def test_a_lora_that_computes_something_else_is_not_fused(change: dict[str, Any]) -> None:
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **change)
+    assert fuse(get_peft_model(tiny_model(), config)) == 0
+
+
+def test_a_fused_layer_with_a_bias_equals_pefts() -> None:
+    """Qwen 2 has biases; and the input of an inner layer needs a gradient, that of the first does not."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            inner: Tensor = self.second(torch.tanh(self.first(x)))
+            return inner
+
+    torch.manual_seed(0)
+    model = stirred(get_peft_model(Two(), LoraConfig(r=2, lora_alpha=6, target_modules=["first", "second"])))
+    x = torch.randn(3, 4, 6, requires_grad=True)
+    expected = model(x).square().sum()
+    expected.backward()
+    wanted, wanted_x = gradients(model), x.grad.clone()
+    model.zero_grad()
+    x.grad = None
+    assert fuse(model) == 2
+    found = model(x).square().sum()
+    found.backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(model), wanted)
+    torch.testing.assert_close(x.grad, wanted_x)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lora_at_step_zero_is_the_base(family: str) -> None:
+    torch.testing.assert_close(logits(add_lora(tiny_model(family), r=4, alpha=8, seed=0)), logits(tiny_model(family)))
+
+
+def test_only_adapter_weights_get_gradients() -> None:
+    model = adapted()
+    PackReader(model).summed_nll(pack(documents(9, 12))).backward()
+    touched = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert touched == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all("lora_" in name for name in touched)
+    assert len(touched) == 28
+    assert all(p.grad.abs().sum() > 0 for p in model.parameters() if p.grad is not None)
+
+
+def test_a_switched_off_adapter_is_the_base_exactly_and_comes_back() -> None:
+    model = adapted()
+    before, base = logits(model), logits(tiny_model())
+    with disabled(model):
+        assert torch.equal(logits(model), base)
+    assert torch.equal(logits(model), before)
+    assert not torch.allclose(before, base)
+    plain = tiny_model()
+    with disabled(plain):
+        assert torch.equal(logits(plain), base)
+
+
+def test_the_seed_fixes_the_adapter() -> None:
+    first, again, other = (add_lora(tiny_model(), r=4, alpha=8, seed=seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_adapter_gives_a_fresh_model_the_same_logits(family: str, tmp_path: Path) -> None:
+    model = adapted(family)
+    model.save_pretrained(tmp_path)
+    loaded = load_adapter(tiny_model(family), tmp_path)
+    assert torch.equal(logits(loaded), logits(model))
+    assert not torch.allclose(logits(loaded), logits(tiny_model(family)))
+
+
+def test_dial_zero_is_the_base_and_half_the_dial_is_half_the_update(tmp_path: Path) -> None:
+    model = adapted()
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(load_adapter(tiny_model(), tmp_path, dial=0.0)), logits(tiny_model()))
+    half = load_adapter(tiny_model(), tmp_path, dial=0.5).merge_and_unload().state_dict()
+    base, whole = tiny_model().state_dict(), model.merge_and_unload().state_dict()
+    name = "model.layers.0.mlp.up_proj.weight"
+    torch.testing.assert_close(half[name], (base[name] + whole[name]) / 2)
+
+
+def test_a_loaded_adapter_is_fused_and_in_eval_mode(tmp_path: Path) -> None:
+    adapted().save_pretrained(tmp_path)
+    loaded = load_adapter(tiny_model(), tmp_path)
+    assert fuse(loaded) == 14
+    assert not loaded.training
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {"num_hidden_layers": 4, "hidden_size": 48}),
+        ("llama", {"num_hidden_layers": 3}),
+        ("llama", {"num_hidden_layers": 5}),
+        ("gpt2", {}),
+    ],
+    ids=["wider", "fewer layers", "more layers", "another family"],
+)
+def test_an_adapter_for_another_base_is_refused(family: str, changes: dict[str, int], tmp_path: Path) -> None:
+    # Four layers: PEFT then notes the kinds of layers, not each by its number, and would adapt any layer of the kind.
+    stirred(add_lora(tiny_model(num_hidden_layers=4), r=4, alpha=8, seed=0)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="does not fit this base model") as caught:
+        load_adapter(tiny_model(family, **changes), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds no adapter_config\.json"):
+        load_adapter(tiny_model(), tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    (tmp_path / "adapter_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(ModelError, match=r"holds no adapter_model\.safetensors"):
+        load_adapter(tiny_model(), tmp_path)
+
+
+def test_adapter_files_that_cannot_be_read_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    adapted().save_pretrained(tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ModelError):
+        load_adapter(tiny_model(), tmp_path)
+    adapted().save_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(ModelError):
+        load_adapter(tiny_model(), tmp_path)
+
+
+def test_the_movement_of_the_weights_is_the_norm_of_the_update_over_that_of_the_weights() -> None:
+    model = adapted()
+    found = weights_moved(model)
+    moved = total = 0.0
+    base = tiny_model().state_dict()
+    merged = model.merge_and_unload().state_dict()
+    for name in base:
+        if "_proj" in name:
+            moved += float((merged[name] - base[name]).square().sum())
+            total += float(base[name].square().sum())
+    assert found == pytest.approx((moved / total) ** 0.5, rel=1e-4)
+    assert weights_moved(add_lora(tiny_model(), r=4, alpha=8, seed=0)) == 0
+
+
+def test_a_model_without_a_linear_layer_cannot_take_lora() -> None:
+    class NoLinear(nn.Module):
+        config = tiny_model().config
+
+    with pytest.raises(ModelError, match="NoLinear cannot take LoRA"):
+        add_lora(NoLinear(), r=4, alpha=8, seed=0)  # type: ignore[arg-type]
+

@@ -1,0 +1,102 @@
+"""Greedy answers: the same in any batch, ended or cut, and kept from run to run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+from transformers import PreTrainedModel
+
+from metier.models import generate
+from metier.models.encoding import Encoder
+from metier.models.generate import Answer, AnswerCache, answer_all, continue_all
+from metier.sources.examples import Message
+
+REQUESTS = ("the question", "why?", "the question and the answer in one", "é", "on an error")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(tiny_tokenizer(), 512)
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return tiny_model()
+
+
+def one_by_one(model: PreTrainedModel, prompt: list[int], n: int, end: int) -> list[int]:
+    """The likeliest token, again and again, with nothing kept."""
+    ids = list(prompt)
+    with torch.no_grad():
+        while len(ids) < len(prompt) + n and (len(ids) == len(prompt) or ids[-1] != end):
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2"])
+def test_an_answer_in_a_padded_batch_is_the_answer_alone(family: str, encoder: Encoder) -> None:
+    model = tiny_model(family)
+    prompts = [encoder.prompt_ids([Message("user", request)]) for request in REQUESTS]
+    expected = [one_by_one(model, prompt, 8, encoder.end) for prompt in prompts]
+    assert continue_all(model, encoder, prompts, 8) == expected
+
+
+def test_answers_come_in_the_order_of_the_requests_whatever_the_batches(
+    model: PreTrainedModel, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = answer_all(model, encoder, REQUESTS, 6)
+    monkeypatch.setattr(generate, "BATCH", 2)
+    told: list[tuple[int, int]] = []
+    assert answer_all(model, encoder, REQUESTS, 6, lambda done, total: told.append((done, total))) == whole
+    assert [a.request for a in whole] == list(REQUESTS)
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_an_answer_that_ended_by_itself_says_so_and_one_cut_by_the_limit_does_not(
+    model: PreTrainedModel, encoder: Encoder
+) -> None:
+    prompt = encoder.prompt_ids([Message("user", "why?")])
+    third = one_by_one(model, prompt, 8, encoder.end)[2]
+    ending = Encoder(tiny_tokenizer(), 512)
+    ending.end = third  # a model that says this token has ended
+    (ended,) = answer_all(model, ending, ["why?"], 8)
+    assert ended.ended
+    assert ended.tokens <= 3
+    (cut,) = answer_all(model, encoder, ["why?"], 8)
+    assert not cut.ended
+    assert cut.tokens == 8
+
+
+def test_answering_leaves_the_mode_of_the_model_as_it_was(model: PreTrainedModel, encoder: Encoder) -> None:
+    model.train()
+    answer_all(model, encoder, ["why?"], 2)
+    assert model.training
+    model.eval()
+
+
+def test_answers_are_kept_from_run_to_run_and_only_the_missing_ones_generated(
+    tmp_path: Path, model: PreTrainedModel, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = AnswerCache(tmp_path, "a" * 64, 6).answers(model, encoder, REQUESTS[:3])
+    asked: list[str] = []
+
+    def counted(_: object, __: object, requests: Sequence[str], *___: object) -> list[Answer]:
+        asked.extend(requests)
+        return [Answer(request, "new", 1, True) for request in requests]
+
+    monkeypatch.setattr(generate, "answer_all", counted)
+    again = AnswerCache(tmp_path, "a" * 64, 6)
+    assert again.missing(REQUESTS) == list(REQUESTS[3:])
+    found = again.answers(model, encoder, [REQUESTS[4], *REQUESTS[:3]])
+    assert asked == [REQUESTS[4]]
+    assert found == [Answer(REQUESTS[4], "new", 1, True), *first]
+
+
+@pytest.mark.parametrize(("sha256", "limit"), [("b" * 64, 6), ("a" * 64, 7)])
+def test_another_base_or_another_limit_has_its_own_answers(
+    sha256: str, limit: int, tmp_path: Path, model: PreTrainedModel, encoder: Encoder
+) -> None:
+    AnswerCache(tmp_path, "a" * 64, 6).answers(model, encoder, ["why?"])
+    assert AnswerCache(tmp_path, sha256, limit).missing(["why?"]) == ["why?"]
