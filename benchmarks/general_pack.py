@@ -46,8 +46,8 @@ def line(name: str, records: Sequence[Record], choices: Sequence[Record]) -> str
         of_kind = [(p, n) for p, n, r in zip(probabilities, right, choices, strict=True) if r["slice"] == kind]
         share = sum(p.index(max(p)) == n for p, n in of_kind) / len(of_kind)
         by_kind.append(f"{kind.removeprefix('choices/')} {share:.0%}")
-    return f"| {name} | {accuracy:.1%} ± {half_width:.1%} | {certainty:.3f} | {texts:.3f} | {good:.3f} | {',
-    '.join(by_kind)} |"
+    share = f"{accuracy:.1%} ± {half_width:.1%}"
+    return f"| {name} | {share} | {certainty:.3f} | {texts:.3f} | {good:.3f} | {', '.join(by_kind)} |"
 
 
 def main() -> None:

@@ -41,7 +41,8 @@ def choices(n=300, lost=0.0, noise=0.1, seed=0):
 
 def answers(n=40, loops=0, cut=0, longer=1.0):
     text = "The sea is wide and grey and the gulls follow boats home over water"
-    base = [{"item": f"q{i}", "request": f"ask {i}", "answer": text, "tokens": 16, "ended": True} for i in range(n)]
+    record = {"answer": text, "tokens": 16, "good_tokens": 16, "ended": True}
+    base = [{"item": f"q{i}", "request": f"ask {i}", **record} for i in range(n)]
     adapted = [
         {
             **record,
@@ -200,11 +201,19 @@ def test_answers_that_no_longer_end_fail():
 
 
 @pytest.mark.parametrize("longer", [0.25, 4.0])
-def test_answers_of_another_length_fail_either_way(longer):
+def test_answers_far_from_a_good_ones_length_fail_either_way(longer):
     one = only(judge(answer_arms=answers(longer=longer)), "answers/length")
     assert one["passed"] is False
     assert one["diff"] == pytest.approx(2.0, abs=0.2)
-    assert one["diff"] == pytest.approx(abs(math.log2(one["adapted"] / one["base"])))
+    assert one["adapted"] == pytest.approx(longer, rel=0.15)
+
+
+def test_shorter_answers_are_no_harm_where_the_base_ran_into_the_limit():
+    base, adapted = answers(longer=1.0)
+    base = [{**record, "tokens": 64} for record in base]
+    one = only(judge(answer_arms=(base, adapted)), "answers/length")
+    assert one["passed"] is True
+    assert one["diff"] == pytest.approx(-2.0, abs=0.1)
 
 
 def test_answers_to_other_requests_are_not_compared():

@@ -8,13 +8,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
-from tiny import FAMILIES, document, documents, random_ids, tiny_model
 from torch import Tensor, nn
 
 from metier.errors import ModelError
 from metier.models.adapters import add_lora, disabled, fuse, load_adapter, weights_moved
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, pack
+from tiny import FAMILIES, document, documents, random_ids, tiny_model
 
 IDS = torch.tensor([random_ids(17, 5)])
 
@@ -49,7 +49,9 @@ def plain_nll(model: PeftModel, rows: list[Encoded]) -> Tensor:
     for row in rows:
         full = model(input_ids=torch.tensor([row.ids])).logits[0, :-1].float()
         supervised = torch.tensor([bool(kind) for kind in row.loss[1:]])
-        losses.append(nn.functional.cross_entropy(full[supervised], torch.tensor(row.ids[1:])[supervised], reduction="sum"))
+        losses.append(
+            nn.functional.cross_entropy(full[supervised], torch.tensor(row.ids[1:])[supervised], reduction="sum")
+        )
     return torch.stack(losses).sum()
 
 
@@ -75,7 +77,9 @@ def test_loss_and_gradients_of_the_fast_path_equal_those_of_the_plain_path(famil
         assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
-@pytest.mark.parametrize(("family", "n_fused"), [("llama", 14), ("qwen3", 14), ("mistral", 14), ("gemma3", 14), ("gpt2", 0)])
+@pytest.mark.parametrize(
+    ("family", "n_fused"), [("llama", 14), ("qwen3", 14), ("mistral", 14), ("gemma3", 14), ("gpt2", 0)]
+)
 def test_every_plain_lora_layer_is_fused_and_transposed_ones_keep_pefts_forward(family: str, n_fused: int) -> None:
     model = add_lora(tiny_model(family), r=4, alpha=8, seed=0)
     layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
@@ -234,4 +238,3 @@ def test_a_model_without_a_linear_layer_cannot_take_lora() -> None:
 
     with pytest.raises(ModelError, match="NoLinear cannot take LoRA"):
         add_lora(NoLinear(), r=4, alpha=8, seed=0)  # type: ignore[arg-type]
-

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import tiny_model
 from torch import nn
 
 from metier.errors import ModelError
 from metier.models import attention
+from tiny import tiny_model
 
 
 def test_a_branch_sees_the_stem_and_its_own_past_only() -> None:

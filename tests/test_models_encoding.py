@@ -1,12 +1,12 @@
 """Every token of what is to be learned carries loss once, and nothing else does."""
 
 import pytest
-from tiny import CHATML, tiny_model, tiny_tokenizer
 
 from metier.errors import DataError, ModelError
 from metier.models import encoding
 from metier.models.encoding import PLAIN_TEMPLATE, Encoded, Encoder, Loss
 from metier.sources.examples import Example, Message
+from tiny import CHATML, tiny_model, tiny_tokenizer
 
 MULTI_BYTE = "Die Übelkeit – naïve « café » 🩺 終わり. "
 
@@ -25,7 +25,9 @@ def encoder(window: int = 512, template: str | None = CHATML) -> Encoder:
 
 
 def decoded(found: Encoder, document: Encoded, *kinds: Loss) -> str:
-    return str(found.tokenizer.decode([t for t, kind in zip(document.ids, document.loss, strict=True) if kind in kinds]))
+    return str(
+        found.tokenizer.decode([t for t, kind in zip(document.ids, document.loss, strict=True) if kind in kinds])
+    )
 
 
 CONVERSATION = chat(

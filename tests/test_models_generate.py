@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
 from transformers import PreTrainedModel
 
 from metier.models import generate
 from metier.models.encoding import Encoder
 from metier.models.generate import Answer, AnswerCache, answer_all, continue_all
 from metier.sources.examples import Message
+from tiny import tiny_model, tiny_tokenizer
 
 REQUESTS = ("the question", "why?", "the question and the answer in one", "é", "on an error")
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import save_tiny, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from metier.errors import ModelError
 from metier.models import attention
 from metier.models.embedded import EMBEDDED, is_cached, model_folder, remove
 from metier.models.load import LONGEST_WINDOW, load_base
+from tiny import save_tiny, tiny_model, tiny_tokenizer
 
 
 def test_a_loaded_folder_is_the_saved_model_with_our_attention(tmp_path: Path) -> None:

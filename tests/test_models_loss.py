@@ -34,7 +34,10 @@ def test_the_chunked_loss_and_its_gradient_equal_full_cross_entropy(
     hidden, weight, bias, labels = values()
     chosen = bias if with_bias else None
     ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    found, expected = loss.summed_nll(ours, weight, chosen, labels, softcap), full(theirs, weight, chosen, labels, softcap)
+    found, expected = (
+        loss.summed_nll(ours, weight, chosen, labels, softcap),
+        full(theirs, weight, chosen, labels, softcap),
+    )
     (found / 7).backward()
     (expected.sum() / 7).backward()
     torch.testing.assert_close(found, expected.sum(), rtol=1e-5, atol=0)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tiny import FAMILIES, SLIDING_WINDOW, document, documents, random_ids, tiny_model
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
@@ -15,6 +14,7 @@ from transformers import (
 
 from metier.models.encoding import Encoded, Loss
 from metier.models.packing import Branches, PackReader, pack, pack_branches, packs_of
+from tiny import FAMILIES, SLIDING_WINDOW, document, documents, random_ids, tiny_model
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 LENGTHS = (5, 23, 9, 14)

@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from metier.errors import MetierError
@@ -22,7 +23,15 @@ def __getattr__(name: str) -> Any:
     """Load what is asked for: importing metier does not import torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'metier' has no attribute {name!r}")
-    import_module(_HOMES[name])
-    # Python has just put the modules of these names where the functions belong; put all of them right.
-    globals().update({n: getattr(sys.modules[home], n) for n, home in _HOMES.items() if home in sys.modules})
-    return globals()[name]
+    return getattr(import_module(_HOMES[name]), name)
+
+
+class _Package(ModuleType):
+    """Python binds a module to its package when it is loaded; `metier.adapt` must stay the function even then."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _HOMES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

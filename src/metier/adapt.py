@@ -199,8 +199,8 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
         say.end()
     if not trained.n_steps:
         raise DataError(
-            f"{settings.data[0]} gives no supervised tokens: the prompts of {len(too_long)} rows fill the model's window; "
-            "shorten them."
+            f"{settings.data[0]} gives no supervised tokens: the prompts of {len(too_long)} rows fill the model's "
+            "window; shorten them."
         )
     nll_after = probe.nll_per_token(reader, settings.pack_tokens)
     moved = {"n_rows": probe.n_rows, "nll_before": nll_before, "nll_after": nll_after}

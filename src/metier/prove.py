@@ -31,6 +31,7 @@ def prove(
     model: str | None = None,
     out: str | Path | None = None,
     fields: Mapping[str, str] | None = None,
+    skip_bad_rows: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Run:
@@ -49,7 +50,7 @@ def prove(
     settings = Settings(data=data, model=base, **options)
     run = RunFolder(out or default_folder(settings))
     run.require_free()
-    corpus = read_corpus(data, ReadOptions(dict(fields or {})))
+    corpus = read_corpus(data, ReadOptions(dict(fields or {}), skip_bad_rows))
     split = Split(train=[], select=[], test=corpus.examples, unit="document", seed=settings.seed)
     subject, proved = _load(settings, run, say, adapter, model)
     sizes, speed = measure.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
@@ -88,6 +89,7 @@ def _load(
         torch.set_num_threads(settings.threads)
     keep_memory()
     base = load_base(settings.model)
+    base.model.requires_grad_(False)  # nothing is trained here, so no speed of training is measured
     if adapter is not None:
         reader = PackReader(load_adapter(base.model, Path(adapter)))
         return Subject(base, reader, settings, run, say), reader

@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,10 +25,12 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        # A file name that is no UTF-8 reaches us as lone surrogates; escaped like this they are still JSON.
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RunError(
             f"{path} cannot be written ({error.strerror}): free some space or choose another --out."
         ) from error
@@ -74,7 +77,9 @@ class MetricsLog:
             raise RunError(f"{self.path} cannot be written ({error.strerror}): free some space.") from error
 
     def close(self) -> None:
-        self._file.close()
+        # Every line is flushed when it is written: what is left here is one whose failure was told then.
+        with suppress(OSError):
+            self._file.close()
 
 
 class RunFolder:

@@ -1,5 +1,6 @@
 """Every default, once. Command-line flags, config.toml and the docs are made from these records."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -42,12 +43,14 @@ class Settings:
         """Raises MetierError for a value that cannot be meant."""
         checks = (
             (bool(self.data), "no data: name a file, a folder or a pack."),
-            (self.minutes > 0, f"--minutes {self.minutes:g}: give a positive number of minutes."),
+            (0 < self.minutes < math.inf, f"--minutes {self.minutes:g}: give a positive number of minutes."),
             (self.tokens >= 0, f"--tokens {self.tokens}: give a positive number of tokens."),
             (0 <= self.replay < 1, f"--replay {self.replay:g}: give a share from 0 up to, not including, 1."),
             (0 < self.held_out < 0.9, f"--held-out {self.held_out:g}: give a share between 0 and 0.9."),
             (self.lr >= 0, f"--lr {self.lr:g}: give a positive learning rate."),
             (self.budget_forgetting > 0, f"--budget-forgetting {self.budget_forgetting:g}: give a positive share."),
+            (self.max_epochs > 0, f"--max-epochs {self.max_epochs}: give 1 or more."),
+            (self.threads >= 0, f"--threads {self.threads}: give a number of threads, or 0 for all."),
             (self.method == "lora", f"--method {self.method}: only lora is there."),
             (self.evidence in {"none", "quick", "full"}, f"--evidence {self.evidence}: choose none, quick or full."),
             (self.step_tokens >= self.pack_tokens > 0, "--step-tokens must not be smaller than --pack-tokens."),
@@ -81,7 +84,7 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value)

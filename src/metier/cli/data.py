@@ -1,13 +1,12 @@
 """The commands that look at data before any training: read and check."""
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from metier.cli.options import AsJson, Data, SkipBadRows, takes
-from metier.cli.terminal import complain, table, write
+from metier.cli.terminal import complain, table, write, write_json
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE", help="files, folders or pack:NAME", show_default=False)]
 
@@ -36,7 +35,7 @@ def check(data: Data, settings: dict[str, Any], fields: dict[str, str], as_json:
 
     found = check_it(*data, fields=fields, **settings)
     if as_json:
-        write(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        write_json(found)
     else:
         for part in (_files(found), *_formats(found), _counts(found), _power(found), _warnings(found)):
             write(part + "\n")

@@ -1,12 +1,11 @@
 """The command that measures this machine."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from metier.cli.options import DATA_HELP, AsJson, takes
-from metier.cli.terminal import clock, progress, table, write
+from metier.cli.terminal import clock, progress, table, write, write_json
 
 BenchData = Annotated[
     list[str] | None, typer.Argument(metavar="DATA", help=f"{DATA_HELP}; pack:clinical without it", show_default=False)
@@ -30,7 +29,7 @@ def bench(
     with progress() as shown:
         found = measure(**given, **settings, fields=fields, progress=shown)
     if as_json:
-        write(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        write_json(found)
         return
     write(f"{found['model']}, {found['rows']} rows, matrix products up to {found['limit_gflops']:.0f} GFLOP/s\n")
     write(table(("", "examples/s", "tokens/s", "learned tokens/s", "of the limit", "memory"), _rates(found)))

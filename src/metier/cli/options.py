@@ -12,12 +12,13 @@ from metier.sources.rows import NAMEABLE
 
 Command = Callable[..., None]
 
-EVIDENCE = ("minutes", "evidence", "budget_forgetting", "seed", "threads")
+EVIDENCE = ("minutes", "evidence", "budget_forgetting", "general", "seed", "threads")
 PANELS = {
-    "Plan": ("minutes", "tokens", "evidence", "held_out", "budget_forgetting"),
+    "Plan": ("minutes", "tokens", "evidence", "held_out", "budget_forgetting", "general"),
     "Training": ("method", "r", "alpha", "lr", "replay", "max_epochs", "step_tokens", "pack_tokens"),
     "Machine": ("seed", "threads"),
 }
+METAVARS: dict[Any, str] = {float: "X", int: "N", str: "NAME", list[str]: "PATH"}
 FIELD_PANEL = "Fields of a row, where they do not have the usual names"
 
 DATA_HELP = "files, folders, pack:NAME, or the id of a data set on the hub"
@@ -59,15 +60,19 @@ def takes(settings: Sequence[str] = (), row_fields: bool = False) -> Callable[[C
 
 def _setting_flag(name: str) -> inspect.Parameter:
     setting = next(f for f in fields_of(Settings) if f.name == name)
-    kind = list[str] if isinstance(setting.default, tuple) else type(setting.default)
+    several = isinstance(setting.default, tuple)
+    kind: Any = list[str] if several else type(setting.default)
     panel = next((panel for panel, names in PANELS.items() if name in names), None)
-    option = typer.Option(help=help_of(name), rich_help_panel=panel)
-    default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+    option = typer.Option(metavar=METAVARS[kind], help=help_of(name), rich_help_panel=panel)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=setting.default, annotation=Annotated[kind, option]
+    )
 
 
 def _field_flag(part: str) -> inspect.Parameter:
     option = typer.Option(metavar="FIELD", help=f"the field that holds the {part}", rich_help_panel=FIELD_PANEL)
-    return inspect.Parameter(
-        part, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
-    )
+    return _parameter(part, Annotated[str | None, option], None)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -56,7 +56,8 @@ def _cell(text: str) -> str:
 def _default(param: Any) -> str:
     if param.required:
         return "required"
-    return "" if param.default in (None, False, "") or param.default == [] else f"{param.default}"
+    is_flag = param.param_type_name == "option" and param.is_flag
+    return "" if param.default in (None, (), []) or is_flag else f"{param.default}"
 
 
 if __name__ == "__main__":

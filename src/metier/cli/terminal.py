@@ -1,5 +1,6 @@
 """What a person sees: progress on stderr and results on stdout; plain lines where there is no terminal."""
 
+import json
 import re
 import sys
 import time
@@ -20,6 +21,12 @@ def printable(text: str) -> str:
 def write(text: str = "") -> None:
     """One result to stdout."""
     sys.stdout.write(printable(text) + "\n")
+
+
+def write_json(value: object) -> None:
+    """One object to stdout, nothing lost: what cannot be printed is escaped as JSON escapes it."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(_UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def complain(text: str) -> None:

@@ -1,6 +1,5 @@
 """The commands that end in a verdict: adapt and prove."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ import typer
 
 from metier.cli.options import DATA_HELP, EVIDENCE, PANELS, AsJson, Data, Gate, Out, SkipBadRows, takes
 from metier.cli.panel import show
-from metier.cli.terminal import complain, progress, write
+from metier.cli.terminal import complain, progress, write_json
 from metier.results import Run
 from metier.runs import RunFolder
 from metier.settings import Settings, help_of
@@ -89,7 +88,7 @@ def prove(
 
 def _finish(run: Run, as_json: bool, gate: bool) -> None:
     if as_json:
-        write(json.dumps({"run": str(run.path), **run.results}, indent=2, ensure_ascii=False, allow_nan=False))
+        write_json({"run": str(run.path), **run.results})
     else:
         show(run)
     if gate and run.verdict["decision"] != "adapted":
@@ -105,7 +104,7 @@ def interrupted(folder: Path, base: str) -> str:
         steps = sum(1 for _ in run.metrics.open(encoding="utf-8")) if run.metrics.exists() else 0
         prove_command = shlex.join(["metier", "prove", "--base", base, "--adapter", str(run.adapter)])
         return (
-            f"interrupted; {folder} holds the adapter after {steps} steps and no verdict: measure it on texts it has not "
-            f"seen with `{prove_command} --domain DATA`, or run again with another --out."
+            f"interrupted; {folder} holds the adapter after {steps} steps and no verdict: measure it on texts it has "
+            f"not seen with `{prove_command} --domain DATA`, or run again with another --out."
         )
     return f"interrupted; {folder} holds no adapter yet: remove it, and run the same command again."

@@ -27,9 +27,9 @@ class Arm:
 
 
 def score_arm(
-    reader: PackReader, items: Items, answers: Sequence[tuple[str, Answer]], pack_tokens: int, progress: Progress
+    reader: PackReader, items: Items, answers: Sequence[tuple[str, int, Answer]], pack_tokens: int, progress: Progress
 ) -> Arm:
-    """Score every item with one model. answers: (request id, this model's own greedy answer)."""
+    """Score every item with one model. answers: (request id, tokens of its good answer, this model's greedy answer)."""
     done = 0
 
     def advance(n_tokens: int) -> None:
@@ -39,7 +39,7 @@ def score_arm(
 
     field = score_field(reader, items, pack_tokens, advance)
     general, choices = score_general(reader, items, pack_tokens, advance)
-    return Arm(field + general, choices, [{"item": item, **asdict(answer)} for item, answer in answers])
+    return Arm(field + general, choices, [{"item": i, "good_tokens": n, **asdict(a)} for i, n, a in answers])
 
 
 def write_arm(run: RunFolder, name: ArmName, arm: Arm) -> None:

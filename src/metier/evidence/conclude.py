@@ -80,7 +80,7 @@ def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any
 def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> dict[str, Any]:
     return {
         "steps": trained.n_steps,
-        "epochs": trained.epochs,
+        "epochs": round(planned.epochs * trained.n_tokens / planned.train_tokens, 4),
         "lr": planned.lr,
         "tokens": trained.n_tokens,
         "supervised_tokens": trained.n_supervised,

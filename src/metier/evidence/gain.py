@@ -32,9 +32,10 @@ def gain(base_records: Sequence[Record], adapted_records: Sequence[Record]) -> d
     diff, relative = bits_difference(pairs), relative_difference(pairs)
     ci_low, ci_high = diff.interval or (None, None)
     relative_ci_low, relative_ci_high = relative.interval or (None, None)
+    base_bits = bits_per_byte(base for base, _ in pairs)
     return {
         "unit": "bits per byte",
-        "base": bits_per_byte(base for base, _ in pairs),
+        "base": base_bits,
         "adapted": bits_per_byte(adapted for _, adapted in pairs),
         "diff": diff.value,
         "ci_low": ci_low,
@@ -44,7 +45,8 @@ def gain(base_records: Sequence[Record], adapted_records: Sequence[Record]) -> d
         "relative_ci_high": relative_ci_high,
         "n_items": diff.n_items,
         "n_documents": diff.n_documents,
-        "detectable": diff.detectable,
+        # from the relative error: the absolute one also holds the spread of the base's own bits over the documents
+        "detectable": None if relative.detectable is None else relative.detectable * base_bits,
         "relative_detectable": relative.detectable,
         "method": diff.method,
         "groups": _groups(pairs),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from metier.errors import DataError
 from metier.evidence.arms import Arm, field_samples, nll_per_token, score_arm, write_arm
 from metier.evidence.score import Items, encode_items
 from metier.evidence.statistics import bits_per_byte, expected_detectable
@@ -58,6 +59,11 @@ def measure_machine(
     """How long the rows and the evidence are in tokens, and how fast this machine reads them."""
     sampled = random.Random(settings.seed).sample(list(train), min(SAMPLED, len(train)))
     documents = [d for e in sampled for d in encoder.encode(e)]
+    if not documents:
+        raise DataError(
+            f"{sampled[0].id} and {len(sampled) - 1} other rows have prompts that fill the model's window of "
+            f"{encoder.window} tokens: shorten them, or choose another --model."
+        )
     test_tokens = sum(len(d.ids) for e in test for d in encoder.encode(e))
     items = encode_items(encoder, [], general.texts(), general.measured_requests(), None, general.choices())
     own_texts = [d for e in general.own_texts(settings.general) for d in encoder.encode(e)]
@@ -138,7 +144,7 @@ def base_arm(
             general.choices()[: evidence.choices],
         )
         say.begin("base model reads the evidence", items.n_tokens)
-        arm = score_arm(reader, items, _by_id(requests, own), settings.pack_tokens, say)
+        arm = score_arm(reader, items, _with_good_tokens(encoder, requests, own), settings.pack_tokens, say)
         shown = items.field[:SHOWN_FIELD]
         samples = field_samples(reader.model, encoder, shown, ANSWER_TOKENS)
     say.end()
@@ -179,15 +185,18 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     say.begin("adapted model answers the same requests", len(requests))
     answers = answer_all(reader.model, encoder, requests, ANSWER_TOKENS, lambda done, _: say.advance(done))
     say.begin("adapted model reads the same evidence", before.items.n_tokens)
-    arm = score_arm(reader, before.items, _by_id(before.requests, answers), subject.settings.pack_tokens, say)
+    arm = score_arm(reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say)
     samples = field_samples(reader.model, encoder, before.shown, ANSWER_TOKENS)
     say.end()
     write_arm(subject.run, "adapted", arm)
     return After(arm, samples, time.monotonic() - started)
 
 
-def _by_id(requests: Sequence[Request], answers: Sequence[Answer]) -> list[tuple[str, Answer]]:
-    return [(r.id, a) for r, a in zip(requests, answers, strict=True)]
+def _with_good_tokens(
+    encoder: Encoder, requests: Sequence[Request], answers: Sequence[Answer]
+) -> list[tuple[str, int, Answer]]:
+    """(id, tokens of the good answer, the answer given), since a length is healthy or not against a good answer's."""
+    return [(r.id, len(encoder.text_ids(r.answer)), a) for r, a in zip(requests, answers, strict=True)]
 
 
 def _subset(examples: Sequence[Example], n: int, seed: int) -> list[Example]:

@@ -37,7 +37,9 @@ OWN_ANSWERS_MARGIN = 0.05
 CHOICES_MARGIN = 0.02  # of probability: two points, the usual margin for benchmark accuracies
 REPETITION_MARGIN = 0.10  # share of an answer that repeats: one answer in ten turned into a loop
 ENDED_MARGIN = 0.15  # share of answers: the length limit is arbitrary, so running into it is the weakest sign of harm
-LENGTH_MARGIN = 1.0  # doublings, either way: answers of half or twice the length are another kind of answer
+# doublings away from the length of a good answer, compared with the base: not from the base's own length, because a base
+# that runs into the limit in loops is cured, not harmed, by shorter answers
+LENGTH_MARGIN = 0.5
 
 
 class Loss(Protocol):
@@ -51,33 +53,6 @@ class Loss(Protocol):
     def n_documents(self) -> int: ...
     def lower(self, error: float = ERROR) -> float | None: ...
     def upper(self, error: float = ERROR) -> float | None: ...
-
-
-@dataclass(frozen=True)
-class Magnitude:
-    """The size of a change that is harm in either direction."""
-
-    change: Estimate
-
-    @property
-    def value(self) -> float:
-        return abs(self.change.value)
-
-    @property
-    def n_items(self) -> int:
-        return self.change.n_items
-
-    @property
-    def n_documents(self) -> int:
-        return self.change.n_documents
-
-    def lower(self, error: float = ERROR) -> float | None:
-        low, high = self.change.lower(error / 2), self.change.upper(error / 2)
-        return None if low is None or high is None else max(low, -high, 0.0)
-
-    def upper(self, error: float = ERROR) -> float | None:
-        low, high = self.change.lower(error), self.change.upper(error)
-        return None if low is None or high is None else max(high, -low)
 
 
 @dataclass(frozen=True)
@@ -254,15 +229,15 @@ def _check_choice(record: Record) -> None:
 
 
 def _measure_answers(base: Sequence[Record], adapted: Sequence[Record]) -> list[Measured]:
-    pairs = paired(base, adapted, equal_fields=("request",))
+    pairs = paired(base, adapted, equal_fields=("request", "good_tokens"))
     if not pairs:
         return []
     repeated = np.array([[repetition(record["answer"]) for record in pair] for pair in pairs])
     ended = np.array([[float(record["ended"]) for record in pair] for pair in pairs])
-    doublings = np.log2([[max(record["tokens"], 1) for record in pair] for pair in pairs])
-    longer = mean_estimate((doublings[:, 1] - doublings[:, 0]).tolist(), [record["item"] for record, _ in pairs])
+    doublings = np.log2([[max(r["tokens"], 1) / r["good_tokens"] for r in pair] for pair in pairs])
     (repeated_base, repeated_adapted), (ended_base, ended_adapted) = _means(repeated), _means(ended)
-    typical_base, typical_adapted = (2.0**mean for mean in _means(doublings))
+    off_base, off_adapted = _means(doublings)
+    further_off = np.sign(off_adapted) * doublings[:, 1] - np.sign(off_base) * doublings[:, 0]
     return [
         Measured(
             "answers/repetition",
@@ -282,12 +257,11 @@ def _measure_answers(base: Sequence[Record], adapted: Sequence[Record]) -> list[
         ),
         Measured(
             "answers/length",
-            "tokens, geometric mean; the loss in doublings",
-            typical_base,
-            typical_adapted,
-            Magnitude(longer),
+            "times the length of a good answer, geometric mean; the loss in doublings",
+            2.0**off_base,
+            2.0**off_adapted,
+            mean_estimate(further_off.tolist(), [record["item"] for record, _ in pairs]),
             LENGTH_MARGIN,
-            note=f"answers are {2**longer.value:.2f} times as long",
         ),
     ]
 

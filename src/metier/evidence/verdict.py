@@ -33,7 +33,7 @@ READABLE = {
     "choices": "multiple-choice questions",
     "answers/repetition": "repetition in generated answers",
     "answers/ended": "generated answers that come to an end",
-    "answers/length": "the length of generated answers",
+    "answers/length": "the length of generated answers against that of good ones",
 }
 NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 MORE_REPLAY = "Replay more general examples while training, train for fewer steps, or lower the learning rate."
@@ -267,17 +267,15 @@ def _sure_loss(one: Slice) -> str:
 
 def _measured(one: Slice) -> str:
     """The measured loss with its sign and its unit; the bounds after it leave the unit out where it is long."""
-    if one["name"] == "answers/length":
-        return f"{_amount(one, one['diff'])} times {'longer' if one['adapted'] >= one['base'] else 'shorter'}"
     unit = " points" if one["kind"] in ("choices", "answers") else ""
-    unit = " bits per byte" if one["name"] == "chat/own answers" else unit
+    unit = {"chat/own answers": " bits per byte", "answers/length": " doublings"}.get(one["name"], unit)
     return f"{'−' if one['diff'] < 0 else '+'}{_amount(one, abs(one['diff']))}{unit}"
 
 
 def _amount(one: Slice, loss: float) -> str:
-    """A loss as its slice is read: a share of the base's bits, points of a hundred, a factor, or bits per byte."""
+    """A loss as its slice is read: a share of the base's bits, points of a hundred, doublings, or bits per byte."""
     if one["name"] == "answers/length":
-        return _number(2.0**loss)
+        return _minus(f"{loss:.2f}")
     if one["kind"] in ("choices", "answers"):
         return _number(100 * loss)
     if one["name"] == "chat/own answers":

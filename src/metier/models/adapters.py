@@ -149,7 +149,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> Pef
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error of ours, below
             adapted = PeftModel.from_pretrained(model, folder)
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-            saved = {name for name in file.keys() if ".lora_" in name}  # noqa: SIM118: it is no dict
+            saved = {name for name in set(file.keys()) if ".lora_" in name}
     except (RuntimeError, ValueError, SafetensorError) as error:
         detail = str(error).splitlines()[0].rstrip(":. ")
         raise ModelError(

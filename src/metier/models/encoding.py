@@ -84,8 +84,12 @@ class Encoder:
             ) from error
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The conversation so far and the opening of the assistant's turn."""
-        return self._template(messages, add_generation_prompt=True)
+        """The conversation so far and the words that open the assistant's turn; without a conversation, those words."""
+        if messages:
+            return self._template(messages, add_generation_prompt=True)
+        asked = [Message("user", "?")]
+        words = self._template(asked, add_generation_prompt=True)
+        return words[len(self._template(asked, add_generation_prompt=False)) :] or [self.start]
 
     def text_ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -141,8 +145,7 @@ class Encoder:
 
     def _opening(self, full: list[int]) -> int:
         """Where the text of the first turn begins, if that turn is the assistant's: behind the words that open it."""
-        asked = [Message("user", "?")]
-        words = self.prompt_ids(asked)[len(self._template(asked, add_generation_prompt=False)) :]
+        words = self.prompt_ids([])
         return next((i + len(words) for i in range(len(full)) if full[i : i + len(words)] == words), 0)
 
     def _fit(self, example: Example, full: list[int], loss: list[Loss]) -> list[Encoded]:

@@ -20,7 +20,7 @@ FEWEST_STEPS = 8
 class Speed:
     """Measured on this machine, this model and this data; tokens without padding."""
 
-    train_tokens_per_s: float
+    train_tokens_per_s: float  # 0 where nothing is to be trained
     score_tokens_per_s: float
     generate_tokens_per_s: float
 
@@ -81,10 +81,10 @@ class Plan:
     notes: tuple[str, ...]
 
 
-SMALLEST = EvidencePlan(field_items=40, texts=48, requests=40, choices=120)
+SMALLEST = EvidencePlan(field_items=40, texts=36, requests=48, choices=120)
 """Below it retention cannot be shown: 29 answers without one loop are needed to exclude a share of 10 %."""
 
-LARGEST_QUICK = EvidencePlan(field_items=200, texts=156, requests=60, choices=240)
+LARGEST_QUICK = EvidencePlan(field_items=200, texts=156, requests=80, choices=240)
 
 
 def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float) -> EvidencePlan:
@@ -125,7 +125,7 @@ def evidence_seconds(evidence: EvidencePlan, sizes: Sizes, speed: Speed) -> floa
 
 def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: float) -> Plan:
     """Divide `seconds` between training and evidence, or take the tokens that the settings name."""
-    seconds *= MARGIN
+    seconds = MARGIN * max(0.0, seconds)
     share = settings.replay
     if settings.tokens:
         train_tokens = settings.tokens
@@ -145,10 +145,10 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
     if train_tokens > most:
         notes.append(f"the field is trained {settings.max_epochs} times over, no more: {most:,} tokens suffice")
         train_tokens = most
-    floor = FEWEST_STEPS * settings.pack_tokens
+    floor = min(FEWEST_STEPS * settings.pack_tokens, most)
     if train_tokens < floor and not settings.tokens:
         notes.append(f"{seconds:.0f} s are too few for {FEWEST_STEPS} steps; it will take longer")
-        train_tokens = min(floor, most)
+        train_tokens = floor
     step_tokens = step_size(train_tokens, settings)
     return Plan(
         train_tokens=train_tokens,
@@ -179,12 +179,15 @@ def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[E
     """
     batch = next(packs_of(_repeated(rows, pack_tokens), pack_tokens))
     reader.model.train()
-    train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
+    train_tokens_per_s = 0.0
+    if any(p.requires_grad for p in reader.model.parameters()):
+        train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
+        train_tokens_per_s = batch.n_tokens / train_s
     reader.model.zero_grad(set_to_none=True)
     reader.model.eval()
     read = next(packs_of(_repeated(texts, pack_tokens), pack_tokens, with_end=False))
     score_s = _quicker_of_two(lambda: reader.token_nll(read))
-    return Speed(batch.n_tokens / train_s, read.n_tokens / score_s, GENERATE_ROWS / _generate_step(reader))
+    return Speed(train_tokens_per_s, read.n_tokens / score_s, GENERATE_ROWS / _generate_step(reader))
 
 
 GENERATE_ROWS = 40

@@ -59,11 +59,10 @@ def steps(
     most.
     """
     n_replayed = n_total = 0
-    replayed = 0
+    replayed = epoch = 0
     while True:
         documents: list[Encoded] = []
         size = replay_size = 0
-        epoch = 0
         while size < step_tokens:
             if replay and n_replayed < share * n_total:
                 document = replay[replayed % len(replay)]

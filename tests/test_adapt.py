@@ -1,0 +1,343 @@
+"""The main path, end to end, on a model of two layers."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metier.adapt import adapt, default_folder
+from metier.errors import DataError, MetierError, ModelError, RunError
+from metier.models.load import load_base
+from metier.models.packing import PackReader
+from metier.progress import Silent
+from metier.results import Run
+from metier.runs import RunFolder, read_json, read_jsonl
+from metier.settings import Settings, from_toml
+from metier.sources import general
+from tiny import save_tiny
+
+OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 0.1, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
+
+
+class Told(Silent):
+    """Remembers what was said; `at` is called at every advance of the bar of that name."""
+
+    def __init__(self, task: str = "", at: Any = None) -> None:
+        self.lines: list[str] = []
+        self.task, self.at, self.current = task, at, ""
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def begin(self, task: str, total: int) -> None:
+        del total
+        self.current = task
+
+    def advance(self, done: int, note: str = "") -> None:
+        if self.current == self.task:
+            self.at(done, note)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A general pack of a few items, one thread, and the default number of threads afterwards."""
+    texts, choices = general.texts()[:6], general.choices()[:10]
+    measured, replay = general.measured_requests()[:8], general.replay_requests()[:8]
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(general, "texts", lambda: texts)
+        patch.setattr(general, "choices", lambda: choices)
+        patch.setattr(general, "measured_requests", lambda: measured)
+        patch.setattr(general, "replay_requests", lambda: replay)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 rows, one of them twice, one of them answered with more than the window holds."""
+    pairs = [(f"What is the {i}. term?", f"The term {i} is « the answer number {i} ».") for i in range(58)]
+    pairs += [pairs[3], ("Count, please.", "one two three " * 60)]
+    path = tmp_path_factory.mktemp("data") / "terms.jsonl"
+    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in pairs), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture(scope="module")
+def finished(model: Path, rows: Path, told: Told, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    return adapt(str(rows), model=str(model), out=out, progress=told, **OPTIONS)
+
+
+def state(path: Path) -> str:
+    return str(read_json(path / "status.json")["state"])
+
+
+def assert_adds_up(path: Path) -> dict[str, int]:
+    ledger = read_json(path / "ledger.json")
+    for kind in ("bytes", "rows"):
+        counts = dict(ledger[kind])
+        assert counts.pop("total") == sum(counts.values())
+    return dict(ledger["bytes"])
+
+
+def assert_stopped_after(path: Path, n_tokens: int) -> None:
+    """The step that passed n_tokens is the last that was written."""
+    steps = list(read_jsonl(path / "metrics.jsonl"))
+    assert [s["step"] for s in steps] == list(range(1, len(steps) + 1))
+    tokens = [s["tokens"] for s in steps]
+    assert sum(tokens[:-1]) <= n_tokens < sum(tokens)
+
+
+def test_the_run_folder_is_complete(finished: Run) -> None:
+    names = {str(p.relative_to(finished.path)) for p in finished.path.rglob("*") if p.is_file()}
+    arms = {f"evidence/{kind}-{arm}.jsonl" for kind in ("scores", "choices", "answers") for arm in ("base", "adapted")}
+    expected = {
+        "config.toml",
+        "plan.json",
+        "ledger.json",
+        "splits.json",
+        "metrics.jsonl",
+        "results.json",
+        "report.html",
+    }
+    expected |= {"environment.json", "status.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+    assert expected | arms <= names
+    assert not [name for name in names if "tmp" in name or name.endswith((".bin", ".pt", ".pkl"))]
+    assert state(finished.path) == "done"
+
+
+def test_the_results_have_the_keys_that_other_programs_rely_on(finished: Run) -> None:
+    results = read_json(finished.path / "results.json")
+    assert results["schema"] == 1
+    wanted = {
+        "verdict": "decision sentence reasons",
+        "model": "base sha256 parameters trainable_parameters weights_moved",
+        "data": "files_read files_rejected documents examples train_tokens held_out_documents held_out_unit formats",
+        "gain": "unit base adapted diff ci_low ci_high relative relative_ci_low relative_ci_high n_items n_documents "
+        "detectable groups",
+        "retention": "margin passed slices",
+        "training": "steps epochs lr tokens supervised_tokens replay_share replay_tokens seconds interrupted probe",
+        "cost": "train_s evidence_s total_s train_tokens_per_s examples_per_s peak_rss_bytes",
+    }
+    for part, keys in wanted.items():
+        assert set(keys.split()) <= set(results[part]), part
+    assert results["verdict"]["decision"] in {"adapted", "no_gain", "forgot", "cannot_tell"}
+    slices = results["retention"]["slices"]
+    assert {
+        "name",
+        "kind",
+        "unit",
+        "base",
+        "adapted",
+        "diff",
+        "margin",
+        "lower_95",
+        "upper_95",
+        "n_items",
+        "passed",
+    } <= set(slices[0])
+    assert {s["kind"] for s in slices} == {"text", "chat", "choices", "answers"}
+    assert {s["kind"] for s in results["samples"]} == {"field", "general"}
+    assert set(results["samples"][0]) >= {"kind", "request", "reference", "base", "adapted"}
+    assert finished.results == results
+
+
+def test_the_numbers_of_the_results_agree_with_the_files_beside_them(finished: Run, model: Path) -> None:
+    results = finished.results
+    steps = list(read_jsonl(finished.path / "metrics.jsonl"))
+    assert results["training"]["steps"] == len(steps) == read_json(finished.path / "plan.json")["steps"]
+    assert results["training"]["tokens"] == sum(s["tokens"] for s in steps) == results["data"]["train_tokens"]
+    assert results["training"]["replay_tokens"] == sum(s["replay_tokens"] for s in steps) > 0
+    assert {"step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens", "tokens_per_s", "seconds"} <= set(
+        steps[0]
+    )
+    split = read_json(finished.path / "splits.json")
+    assert results["data"]["held_out_documents"] == len(split["select"]) + len(split["test"])
+    assert results["data"]["examples"] == sum(len(split[part]) for part in ("train", "select", "test")) == 59
+    scored = [r["item"] for r in read_jsonl(finished.path / "evidence" / "scores-base.jsonl") if r["slice"] == "field"]
+    assert set(scored) <= set(split["test"])
+    assert results["gain"]["n_items"] == len(scored)
+    base = load_base(str(model))
+    assert results["model"]["sha256"] == base.sha256
+    assert results["model"]["parameters"] == base.n_parameters
+
+
+def test_it_learned_the_rows(finished: Run) -> None:
+    probe = finished.results["training"]["probe"]
+    assert probe["nll_after"] < probe["nll_before"] - 0.3
+    assert finished.results["gain"]["diff"] > 0
+    assert finished.results["model"]["weights_moved"] > 0
+
+
+def test_the_ledger_accounts_for_every_byte(finished: Run, rows: Path) -> None:
+    counts = assert_adds_up(finished.path)
+    assert counts["total"] == len(rows.read_bytes())
+    assert counts["duplicate"] > 0
+    assert counts["cut"] > 0
+    assert counts["trained"] > counts["held_out"] > 0
+
+
+def test_both_arms_hold_the_same_items_in_the_same_order(finished: Run) -> None:
+    for kind in ("scores", "choices", "answers"):
+        base, adapted = (
+            list(read_jsonl(finished.path / "evidence" / f"{kind}-{arm}.jsonl")) for arm in ("base", "adapted")
+        )
+        assert [(r["item"], r.get("slice")) for r in base] == [(r["item"], r.get("slice")) for r in adapted]
+        assert len(base) > 5
+        assert base != adapted
+
+
+def test_the_config_is_the_resolved_settings(finished: Run, rows: Path, model: Path) -> None:
+    found = from_toml((finished.path / "config.toml").read_text())
+    assert found == Settings(data=(str(rows),), model=str(model), **OPTIONS)
+
+
+def test_the_plan_is_said_before_and_what_the_set_can_show(told: Told, finished: Run) -> None:
+    assert finished
+    assert any(line.startswith("plan: 4,000 tokens in 16 steps, 15% of them replay") for line in told.lines)
+    assert any("held out, half of them for the verdict" in line for line in told.lines)
+    assert any("can show a gain of about" in line for line in told.lines)
+
+
+def test_the_model_of_a_run_talks_as_base_and_as_adapted(finished: Run) -> None:
+    talker = finished.model()
+    adapted, base = (talker.generate("What is the 3. term?", 12, adapted=which) for which in (True, False))
+    assert adapted != base
+    assert finished.model(dial=0.0).generate("What is the 3. term?", 12) == base
+
+
+def test_the_saved_adapter_scores_what_the_evidence_says(finished: Run) -> None:
+    """The file that is shipped is the model that was measured."""
+    from metier.evidence.score import score_documents
+    from metier.sources.read import read_corpus
+
+    talker = finished.model()
+    records = read_jsonl(finished.path / "evidence" / "scores-adapted.jsonl")
+    expected = {r["item"]: r["nll"] for r in records if r["slice"] == "field"}
+    examples = [e for e in read_corpus(finished.settings.data).examples if e.id in expected]
+    documents = [d for e in examples for d in talker.base.encoder.encode(e)]
+    found = score_documents(PackReader(talker.model), documents, 250, lambda _: None)
+    assert {item: s.nll for item, s in found.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_same_seed_and_tokens_give_a_byte_identical_adapter(
+    finished: Run, model: Path, rows: Path, tmp_path: Path
+) -> None:
+    """Also with other minutes, without evidence and without the answers of the first run."""
+    again = adapt(
+        str(rows), model=str(model), out=tmp_path / "again", **{**OPTIONS, "minutes": 5.0, "evidence": "none"}
+    )
+    name = "adapter/adapter_model.safetensors"
+    assert (again.path / name).read_bytes() == (finished.path / name).read_bytes()
+    assert again.verdict["decision"] == "cannot_tell"
+    assert "gain" not in again.results
+    assert state(again.path) == "done"
+
+
+def test_an_interrupt_while_training_leaves_a_readable_run(model: Path, rows: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, note: str) -> None:
+        if done > 1000:
+            raise KeyboardInterrupt(note)
+
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        adapt(str(rows), model=str(model), out=out, progress=Told("training", interrupt), **OPTIONS)
+    assert state(out) == "interrupted"
+    assert_stopped_after(out, 1000)
+    assert assert_adds_up(out)["trained"] == 0
+    assert not (out / "results.json").exists()
+    assert not list(out.glob("*.tmp"))
+    with pytest.raises(RunError, match=r"has no results\.json \(interrupted\)"):
+        Run(out).results  # noqa: B018
+
+
+def test_ctrl_c_finishes_the_step_and_saves_what_was_trained(model: Path, rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    told = Told("training", lambda done, _: done > 1000 and os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        adapt(str(rows), model=str(model), out=out, progress=told, **OPTIONS)
+    assert state(out) == "interrupted"
+    assert "Stopping after this step; Ctrl-C again stops at once." in told.lines
+    assert_stopped_after(out, 1000)
+    counts = assert_adds_up(out)
+    assert counts["trained"] > 0
+    assert counts["read"] > 0
+    assert Run(out).model().generate("why?", 3) != "never"
+    assert not list(out.glob("*.tmp"))
+
+
+def test_a_run_folder_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(RunError, match="exists already"):
+        adapt("no-such-data", model="no-such-model", out=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "error"),
+    [
+        ("absent.jsonl", {}, DataError),
+        ("", {"model": "no-such-model"}, ModelError),
+        ("", {"minutes": -1}, MetierError),
+    ],
+)
+def test_a_mistake_before_training_leaves_no_folder(
+    data: str, options: dict[str, Any], error: type[MetierError], model: Path, rows: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error):
+        adapt(data or str(rows), out=tmp_path / "run", **{"model": str(model), **OPTIONS, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_while_training_fails_the_run_in_one_sentence(
+    model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("peft.PeftModel.save_pretrained", full)
+    with pytest.raises(RunError, match=r"adapter cannot be written .*No space left.*: free some space"):
+        adapt(str(rows), model=str(model), out=tmp_path / "run", **OPTIONS, evidence="none")
+    status = read_json(tmp_path / "run" / "status.json")
+    assert status["state"] == "failed"
+    assert "cannot be written" in status["reason"]
+    assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+def test_rows_whose_prompts_fill_the_window_are_an_error_and_not_an_empty_run(model: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "long.jsonl"
+    pairs = [(f"{i} " + "letters " * 200, f"answer {i}") for i in range(30)]
+    rows.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in pairs))
+    with pytest.raises(DataError, match=r"prompts that fill the model's window of 512 tokens"):
+        adapt(str(rows), model=str(model), out=tmp_path / "run", **OPTIONS, evidence="none")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_name_is_called_after_its_data_and_the_time() -> None:
+    assert default_folder(Settings(data=("pack:clinical",))).parent == Path("runs")
+    assert default_folder(Settings(data=("pack:clinical",))).name.startswith("clinical-20")
+    assert default_folder(Settings(data=("some/docs/",))).name.startswith("docs-20")
+
+
+def test_a_run_that_is_not_one_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"has no config\.toml"):
+        Run(tmp_path).settings  # noqa: B018
+    assert repr(Run(tmp_path)) == f"Run({str(tmp_path)!r})"
+    assert RunFolder(tmp_path).path == tmp_path

@@ -1,0 +1,162 @@
+"""The plan is arithmetic: minutes in, tokens and items out, and nothing of it depends on anything else."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from metier.models.adapters import add_lora
+from metier.models.packing import PackReader
+from metier.settings import Settings
+from metier.training.plan import (
+    FEWEST_STEPS,
+    LARGEST_QUICK,
+    MARGIN,
+    SMALLEST,
+    EvidencePlan,
+    Plan,
+    Sizes,
+    Speed,
+    evidence_seconds,
+    measure_speed,
+    plan,
+)
+from tiny import documents, tiny_model
+
+SPEED = Speed(train_tokens_per_s=700, score_tokens_per_s=2000, generate_tokens_per_s=250)
+SIZES = Sizes(
+    field_items=300,
+    field_tokens=90,
+    train_tokens=200_000,
+    texts=156,
+    text_tokens=220,
+    own_text_tokens=500,
+    requests=60,
+    request_tokens=150,
+    choices=240,
+    choice_tokens=60,
+    answer_tokens=96,
+    replay_requests=120,
+)
+
+
+def planned(minutes: float = 10, sizes: Sizes = SIZES, speed: Speed = SPEED, **options: Any) -> Plan:
+    settings = Settings(data=("x",), minutes=minutes, **options)
+    return plan(settings, sizes, speed, settings.minutes * 60, lr=1e-3)
+
+
+def items(evidence: EvidencePlan) -> list[int]:
+    return list(vars(evidence).values())
+
+
+@pytest.mark.parametrize("mode", ["none", "quick", "full"])
+def test_more_minutes_never_plan_less(mode: str) -> None:
+    plans = [planned(minutes, evidence=mode) for minutes in (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60, 120)]
+    for shorter, longer in zip(plans, plans[1:], strict=False):
+        assert longer.train_tokens >= shorter.train_tokens
+        assert all(b >= a for a, b in zip(items(shorter.evidence), items(longer.evidence), strict=True))
+    assert plans[-1].train_tokens > plans[0].train_tokens
+
+
+@pytest.mark.parametrize("minutes", [8, 10, 15, 20])
+def test_a_plan_that_is_not_noted_as_too_long_fits_its_minutes(minutes: float) -> None:
+    found = planned(minutes)
+    assert found.notes == ()
+    replay_s = found.train_tokens * found.replay_share / 110 * SIZES.answer_tokens / SPEED.generate_tokens_per_s
+    assert found.train_s + found.evidence_s + replay_s <= minutes * 60
+    assert found.train_s + found.evidence_s + replay_s == pytest.approx(minutes * 60 * MARGIN, rel=0.01)
+    assert found.evidence_s <= minutes * 30
+
+
+def test_evidence_lies_between_the_smallest_and_the_largest_and_never_over_what_there_is() -> None:
+    assert planned(0.5).evidence == SMALLEST
+    assert planned(120).evidence == replace(LARGEST_QUICK, field_items=200)
+    few = replace(SIZES, field_items=7, texts=6, requests=8, choices=10)
+    assert planned(120, few).evidence == EvidencePlan(7, 6, 8, 10)
+    assert planned(0.5, few).evidence == EvidencePlan(7, 6, 8, 10)
+
+
+def test_evidence_of_each_kind_is_counted_in_both_arms() -> None:
+    one_of_each = EvidencePlan(1, 1, 1, 1)
+    expected = 2 * (90 + 220 + 500 + 150 + 60) / 2000 + 2 * 96 / 250
+    assert evidence_seconds(one_of_each, SIZES, SPEED) == pytest.approx(expected)
+
+
+def test_minutes_that_are_over_before_the_plan_are_no_minutes() -> None:
+    found = plan(Settings(data=("x",)), SIZES, SPEED, -30.0, lr=1e-3)
+    assert found.notes == (f"0 s are too few for {FEWEST_STEPS} steps; it will take longer",)
+
+
+def test_without_evidence_all_the_time_is_for_training() -> None:
+    found = planned(2, replace(SIZES, own_text_tokens=0), evidence="none", replay=0.0)
+    assert found.evidence == EvidencePlan(0, 0, 0, 0)
+    assert found.evidence_s == 0
+    assert found.train_tokens == int(120 * MARGIN * 700)
+    assert found.replay_requests == 0
+
+
+def test_full_evidence_is_everything_whatever_the_time() -> None:
+    assert planned(0.5, evidence="full").evidence == EvidencePlan(300, 156, 60, 240)
+
+
+@pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
+def test_tokens_that_are_given_are_kept_whatever_the_speed_and_the_minutes(factor: float) -> None:
+    speed = Speed(*(factor * value for value in vars(SPEED).values()))
+    for minutes in (0.1, 10, 100):
+        found = planned(minutes, speed=speed, tokens=30_000)
+        assert found.train_tokens == 30_000
+        assert (found.steps, found.step_tokens) == (16, 1875)
+        assert found.notes == ()
+        assert found.replay_requests == planned(tokens=30_000).replay_requests
+
+
+def test_few_tokens_are_kept_too() -> None:
+    found = planned(tokens=500)
+    assert (found.train_tokens, found.steps, found.step_tokens) == (500, 1, 1024)
+
+
+@pytest.mark.parametrize("tokens", [0, 10**9])
+def test_the_field_is_passed_over_at_most_as_often_as_the_settings_say_and_the_plan_says_so(tokens: int) -> None:
+    found = planned(600, tokens=tokens, max_epochs=3, replay=0.2)
+    assert found.train_tokens == 200_000 * 3 / 0.8
+    assert found.epochs == 3
+    assert found.notes == ("the field is trained 3 times over, no more: 750,000 tokens suffice",)
+
+
+def test_too_few_minutes_are_said_and_eight_steps_are_made_anyway() -> None:
+    found = planned(0.1)
+    assert found.train_tokens == FEWEST_STEPS * 1024
+    assert found.steps == FEWEST_STEPS
+    assert found.notes == (f"{6 * MARGIN:.0f} s are too few for {FEWEST_STEPS} steps; it will take longer",)
+
+
+def test_a_small_field_is_not_blamed_on_the_minutes() -> None:
+    """It is trained max_epochs times over, which is less than eight steps: time is not what lacks."""
+    found = planned(60, replace(SIZES, train_tokens=1000), replay=0.0)
+    assert found.train_tokens == 4000
+    assert found.notes == ("the field is trained 4 times over, no more: 4,000 tokens suffice",)
+    assert "too few" in planned(0.001, replace(SIZES, train_tokens=1000), replay=0.0).notes[0]
+
+
+def test_a_run_has_sixteen_steps_or_more_unless_a_pack_is_larger_than_a_sixteenth() -> None:
+    assert planned(tokens=400_000).step_tokens == 2048
+    assert planned(tokens=20_000).step_tokens == 1250
+    assert planned(tokens=20_000).steps == 16
+    assert planned(tokens=8000).step_tokens == 1024
+
+
+def test_a_learning_rate_that_is_given_is_kept_and_none_takes_the_models() -> None:
+    assert planned().lr == 1e-3
+    assert planned(lr=3e-5).lr == 3e-5
+
+
+def test_measuring_the_speed_leaves_weights_gradients_and_mode_as_they_were() -> None:
+    torch.set_num_threads(1)
+    model = add_lora(tiny_model(), r=4, alpha=8, seed=0).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = measure_speed(PackReader(model), documents(9, 14), documents(20), 64)
+    assert min(vars(found).values()) > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not model.training

@@ -1,0 +1,107 @@
+"""Every document once an epoch, in an order fixed by the seed, with replay spread evenly among them."""
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice, pairwise
+
+import pytest
+
+from metier.models.encoding import Encoded
+from metier.sources.examples import Example
+from metier.training.stream import BUFFER, field_documents, steps
+from tiny import document
+
+REPLAY = [document(range(20 + i), f"replay:{i}") for i in range(3)]
+
+
+def examples(n: int) -> list[Example]:
+    return [Example(f"e{i}", "f", i + 1, f"e{i}", text="text") for i in range(n)]
+
+
+def encode_as(*lengths: int) -> Callable[[Example], list[Encoded]]:
+    """One document for each length, as the windows of a text."""
+    return lambda example: [document(range(n), f"{example.id}/{w}") for w, n in enumerate(lengths)]
+
+
+def drawn(n: int, n_examples: int, seed: int = 0, lengths: tuple[int, ...] = (10,)) -> list[tuple[int, str]]:
+    stream = field_documents(examples(n_examples), encode_as(*lengths), seed)
+    return [(epoch, d.item) for epoch, d in islice(stream, n)]
+
+
+@pytest.mark.parametrize(("n_examples", "lengths"), [(7, (10,)), (BUFFER * 3, (10,)), (50, (9, 8, 7))])
+def test_every_document_comes_once_an_epoch(n_examples: int, lengths: tuple[int, ...]) -> None:
+    n = n_examples * len(lengths)
+    found = drawn(3 * n, n_examples, lengths=lengths)
+    expected = {f"e{i}/{w}" for i in range(n_examples) for w in range(len(lengths))}
+    for epoch in range(3):
+        of_epoch = found[epoch * n : (epoch + 1) * n]
+        assert {number for number, _ in of_epoch} == {epoch}
+        assert {item for _, item in of_epoch} == expected
+
+
+def test_the_order_is_fixed_by_the_seed_and_differs_from_epoch_to_epoch() -> None:
+    assert drawn(90, 30, seed=5) == drawn(90, 30, seed=5)
+    assert drawn(30, 30, seed=5) != drawn(30, 30, seed=6)
+    items = [item for _, item in drawn(60, 30)]
+    assert items[:30] != items[30:]
+    assert items[:30] != sorted(items[:30])
+
+
+def test_the_windows_of_one_text_do_not_come_one_after_another() -> None:
+    found = drawn(1000, 10, lengths=(5,) * 100)
+    together = sum(a.split("/")[0] == b.split("/")[0] for (_, a), (_, b) in pairwise(found))
+    assert together < 750
+
+
+def test_documents_without_a_supervised_token_are_passed_over_and_a_field_of_them_ends() -> None:
+    def encode(example: Example) -> list[Encoded]:
+        return [document(range(5), example.id, n_prompt=5 if example.id == "e1" else 1)]
+
+    found = [d.item for _, d in islice(field_documents(examples(3), encode, 0), 4)]
+    assert set(found[:2]) == {"e0", "e2"}
+    assert list(field_documents(examples(2)[1:], encode, 0)) == []
+    assert list(steps(field_documents(examples(2)[1:], encode, 0), REPLAY, 0.2, 100)) == []
+
+
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.5, 0.9])
+def test_the_share_of_replay_is_achieved_within_one_document_after_every_step(share: float) -> None:
+    stream = steps(field_documents(examples(30), encode_as(17), 0), REPLAY, share, 150)
+    total = replayed = 0
+    for step in islice(stream, 40):
+        total += step.n_tokens
+        replayed += step.n_replay_tokens
+        assert abs(replayed - share * total) <= 22
+
+
+def test_replay_comes_in_the_order_given_and_again_from_the_first() -> None:
+    stream = steps(field_documents(examples(30), encode_as(17), 0), REPLAY, 0.5, 150)
+    items = [d.item for step in islice(stream, 6) for d in step.documents if d.item.startswith("replay")]
+    assert items == [f"replay:{i % 3}" for i in range(len(items))]
+    assert len(items) > 6
+
+
+@pytest.mark.parametrize(("replay", "share"), [(REPLAY, 0.0), ([], 0.15)])
+def test_without_a_share_or_without_answers_nothing_is_replayed(replay: list[Encoded], share: float) -> None:
+    for step in islice(steps(field_documents(examples(30), encode_as(17), 0), replay, share, 150), 20):
+        assert step.n_replay_tokens == 0
+        assert all(d.item.startswith("e") for d in step.documents)
+
+
+def test_a_step_holds_its_tokens_and_is_over_by_less_than_one_document() -> None:
+    for step in islice(steps(field_documents(examples(30), encode_as(17), 0), REPLAY, 0.15, 150), 20):
+        assert step.n_tokens == sum(len(d.ids) for d in step.documents)
+        assert 150 <= step.n_tokens < 150 + 22
+
+
+def test_no_document_of_the_field_is_lost_between_two_steps() -> None:
+    stream = steps(field_documents(examples(30), encode_as(17), 0), REPLAY, 0.15, 150)
+    items = Counter(d.item for step in islice(stream, 40) for d in step.documents if d.item.startswith("e"))
+    assert len(items) == 30
+    assert max(items.values()) - min(items.values()) <= 1
+
+
+def test_a_step_of_replay_alone_belongs_to_the_epoch_of_the_field() -> None:
+    stream = steps(field_documents(examples(4), encode_as(17), 0), REPLAY, 0.9, 60)
+    epochs = [step.epoch for step in islice(stream, 60)]
+    assert epochs == sorted(epochs)
+    assert epochs[-1] > 1
