@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from metier.adapt import adapt, default_folder
+from metier.adapt import Training, adapt, default_folder, settle
 from metier.errors import DataError, MetierError, ModelError, RunError
+from metier.evidence.arms import Arm
+from metier.evidence.measure import Before
+from metier.evidence.score import encode_items
+from metier.models.encoding import Encoder
 from metier.models.load import load_base
 from metier.models.packing import PackReader
 from metier.progress import Silent
@@ -19,7 +23,11 @@ from metier.results import Run
 from metier.runs import RunFolder, read_json, read_jsonl
 from metier.settings import Settings, from_toml
 from metier.sources import general
-from tiny import save_tiny
+from metier.sources.examples import Example
+from metier.sources.ledger import FileRead, Ledger
+from metier.sources.split import Split
+from metier.training.loop import Trained
+from tiny import save_tiny, tiny_tokenizer
 
 OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 0.1, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
 
@@ -194,6 +202,23 @@ def test_the_ledger_accounts_for_every_byte(finished: Run, rows: Path) -> None:
     assert counts["trained"] > counts["held_out"] > 0
 
 
+def test_the_windows_of_a_text_that_the_budget_did_not_reach_count_as_read_only() -> None:
+    encoder = Encoder(tiny_tokenizer(), 64)
+    text = "the question and the answer, " * 30
+    example = Example("a.txt", "a.txt", 1, "a.txt", text=text)
+    first, *others = encoder.encode(example)
+    assert others
+    ledger = Ledger()
+    ledger.add_file(FileRead("a.txt", "ok", "", len(text), len(text), 1))
+    ledger.add("a.txt", len(text), 0, len(text))
+    trained = Trained(windows={("a.txt", 0): first.n_bytes})
+    nothing = Before(encode_items(encoder, [], [], [], [], []), Arm([], [], []), [], (), (), [], 0.0)
+    settle(ledger, Split([example], [], [], "document", 0), Training(trained, {}, frozenset()), nothing, encoder)
+    counts = ledger.as_json()["bytes"]
+    assert counts["trained"] == first.n_bytes
+    assert counts["read"] == sum(d.n_bytes for d in others)
+
+
 def test_both_arms_hold_the_same_items_in_the_same_order(finished: Run) -> None:
     for kind in ("scores", "choices", "answers"):
         base, adapted = (
@@ -309,7 +334,9 @@ def test_a_mistake_before_training_leaves_no_folder(
 def test_a_full_disk_while_training_fails_the_run_in_one_sentence(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
+    def full(_: object, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(b"half of i")
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr("peft.PeftModel.save_pretrained", full)

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -151,12 +152,14 @@ def test_an_output_folder_that_exists_is_left_as_it_is(room: Path) -> None:
 def test_a_full_disk_is_one_line_and_a_run_that_says_it_failed(
     room: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    def write_text(path: Path, text: str, **options: Any) -> int:
-        if path.name == f"{file}.tmp":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return path.write_bytes(text.encode(**options))
+    replace = os.replace
 
-    monkeypatch.setattr(Path, "write_text", write_text)
+    def refuse(source: str | Path, target: str | Path) -> None:
+        if Path(target).name == file:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
     out = f"run-full-{file}"
     shown = adapt("--out", out)
     assert (shown.code, shown.out) == (2, "")

@@ -73,7 +73,7 @@ def leaking_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: object
 ) -> tuple[Tensor, None]:
     """Causal over the whole pack, whoever the documents belong to."""
-    del mask, options
+    del module, mask, options
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     out = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)

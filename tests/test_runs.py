@@ -95,10 +95,8 @@ def test_every_step_is_on_the_disk_before_the_next(tmp_path: Path) -> None:
 def test_a_full_disk_while_logging_is_one_sentence_and_closing_does_not_hide_it() -> None:
     log = MetricsLog(Path("/dev/full"))
     with pytest.raises(RunError, match=r"/dev/full cannot be written \(No space left on device\): free some space"):
-        try:
-            log.write(step=1)
-        finally:
-            log.close()
+        log.write(step=1)
+    log.close()
 
 
 @pytest.mark.parametrize("there", ["a file in it", "a file"])

@@ -61,7 +61,7 @@ def run(
 
 
 def step_gradients(pack_tokens: int, monkeypatch: pytest.MonkeyPatch) -> tuple[float, dict[str, Tensor]]:
-    """(loss, gradient of the update); the optimizer does nothing, so that gradients are compared before Adam's division."""
+    """(loss, gradient of the update). The optimizer does nothing: gradients are compared before Adam divides them."""
     monkeypatch.setattr(loop, "MAX_GRAD_NORM", float("inf"))
     model = lora()
     found: dict[str, Tensor] = {}
@@ -112,6 +112,15 @@ def test_training_lowers_the_loss_and_moves_the_adapter_only() -> None:
     assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
     assert trained.n_steps == len(seen) == 12
     assert not model.training
+
+
+def test_each_step_moves_the_weights_by_the_rate_of_the_schedule() -> None:
+    """Adam's first step moves each weight by the rate, whatever its gradient; B starts at zero."""
+    model = lora()
+    _, (first,) = run(model, 100, stop_after=1)
+    assert first.lr == pytest.approx(0.2 * 1e-2)
+    b = torch.cat([tensor.flatten() for name, tensor in weights(model).items() if "lora_B" in name])
+    assert b.abs().median().item() == pytest.approx(first.lr, rel=1e-3)
 
 
 def test_the_metrics_add_up_to_what_was_trained() -> None:

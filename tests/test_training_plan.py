@@ -1,6 +1,7 @@
 """The plan is arithmetic: minutes in, tokens and items out, and nothing of it depends on anything else."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def items(evidence: EvidencePlan) -> list[int]:
 @pytest.mark.parametrize("mode", ["none", "quick", "full"])
 def test_more_minutes_never_plan_less(mode: str) -> None:
     plans = [planned(minutes, evidence=mode) for minutes in (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60, 120)]
-    for shorter, longer in zip(plans, plans[1:], strict=False):
+    for shorter, longer in pairwise(plans):
         assert longer.train_tokens >= shorter.train_tokens
         assert all(b >= a for a, b in zip(items(shorter.evidence), items(longer.evidence), strict=True))
     assert plans[-1].train_tokens > plans[0].train_tokens
@@ -70,8 +71,9 @@ def test_a_plan_that_is_not_noted_as_too_long_fits_its_minutes(minutes: float) -
 
 
 def test_evidence_lies_between_the_smallest_and_the_largest_and_never_over_what_there_is() -> None:
-    assert planned(0.5).evidence == SMALLEST
-    assert planned(120).evidence == replace(LARGEST_QUICK, field_items=200)
+    plenty = replace(SIZES, field_items=10_000, texts=10_000, requests=10_000, choices=10_000)
+    assert planned(0.5, plenty).evidence == SMALLEST
+    assert planned(1000, plenty).evidence == LARGEST_QUICK
     few = replace(SIZES, field_items=7, texts=6, requests=8, choices=10)
     assert planned(120, few).evidence == EvidencePlan(7, 6, 8, 10)
     assert planned(0.5, few).evidence == EvidencePlan(7, 6, 8, 10)

@@ -1,5 +1,7 @@
 """Warm-up, constant, decay."""
 
+from itertools import pairwise
+
 import pytest
 
 from metier.training.schedule import lr_at
@@ -15,7 +17,7 @@ def test_the_rate_rises_over_a_twentieth_stays_and_falls_over_a_fifth() -> None:
     assert set(found[4:80]) == {1.0}
     assert found[79] > found[80]
     assert found[80] == pytest.approx(1 - (1 / 21) ** 0.5)
-    assert all(a > b for a, b in zip(found[79:], found[80:], strict=False))
+    assert all(a > b for a, b in pairwise(found[79:]))
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 5, 8, 20, 97])

@@ -54,7 +54,7 @@ def check(
     documents = _documents(corpus.examples)
     power = _power(corpus, seed, held_out)
     warnings = [
-        *([_warning("stops", stops, "mend it, or pass --skip-bad-rows")] if stops else []),
+        *([_warning("stops", *_problem_and_remedy(stops))] if stops else []),
         *_about_power(power),
         *_about_rows(ledger["rows"], documents),
         *_about_answers([example for example in corpus.examples if example.is_chat]),
@@ -82,6 +82,12 @@ def _shown(found: str, *rows: str) -> dict[str, Any]:
 
 def _warning(severity: Severity, problem: str, remedy: str) -> dict[str, Any]:
     return {"severity": severity, "problem": problem, "remedy": remedy}
+
+
+def _problem_and_remedy(sentence: str) -> tuple[str, str]:
+    """Every error of ours says what to do behind its last colon."""
+    problem, _, remedy = sentence.rpartition(": ")
+    return problem, remedy.rstrip(".")
 
 
 def _share(rows: Mapping[str, int], bucket: str) -> float:
@@ -131,7 +137,7 @@ def _power(corpus: Corpus, seed: int, held_out: float) -> dict[str, Any]:
 
 def _about_power(power: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if "why" in power:
-        yield _warning("stops", power["why"], "add documents")
+        yield _warning("stops", *_problem_and_remedy(power["why"]))
         return
     if not power["can_tell"]:
         enough = ceil(2 * MIN_DOCUMENTS / MAX_HELD_OUT_SHARE)

@@ -54,11 +54,13 @@ def _formats(found: dict[str, Any]) -> list[str]:
 
 def _counts(found: dict[str, Any]) -> str:
     rows, documents, tokens = found["rows"], found["documents"], found["tokens"]
+    share = documents["largest_share"]
+    largest = f"{share:.0%}" if share >= 0.01 else "under 1%"
     left_out = ", ".join(f"{rows[name]:,} {name.replace('_', ' ')}" for name in ("duplicate", "too_short", "rejected"))
     return "\n".join(
         (
             f"rows       {rows['total']:,}: {found['examples']:,} to learn from; {left_out}",
-            f"documents  {documents['total']:,}; the largest holds {documents['largest_share']:.0%} of the text",
+            f"documents  {documents['total']:,}; the largest holds {largest} of the text",
             f"tokens     about {tokens['learned']:,} learned and {tokens['prompt']:,} read as questions "
             f"({tokens['characters_per_token']} characters each)",
         )

@@ -96,7 +96,7 @@ class Bars:
         self._live = Live(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TaskProgressColumn(markup=False),
+            TaskProgressColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
