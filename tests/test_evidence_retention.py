@@ -72,8 +72,18 @@ def test_a_loss_surely_within_the_margin_passes():
     found = judge(scores("text/news", lost=0.002))
     one = only(found, "text/news")
     assert found["passed"] is one["passed"] is True
-    assert one["margin"] == pytest.approx(0.01 * one["base"])
+    assert one["margin"] == pytest.approx(0.02 * one["base"])
     assert one["lower_95"] < one["diff"] < one["upper_95"] < one["margin"]
+
+
+def test_all_registers_together_have_half_the_margin_of_one():
+    news, code = scores("text/news", lost=0.014), scores("text/code", lost=0.014)
+    found = judge((news[0] + code[0], news[1] + code[1]))
+    assert [one["name"] for one in found["slices"]] == ["text", "text/news", "text/code"]
+    assert [one["passed"] for one in found["slices"]] == [False, True, True]
+    together = only(found, "text")
+    assert together["margin"] == pytest.approx(0.01 * together["base"])
+    assert together["n_items"] == 2 * only(found, "text/news")["n_items"]
 
 
 def test_a_loss_surely_beyond_the_margin_fails():
@@ -113,7 +123,7 @@ def test_the_field_is_not_a_general_slice():
 
 def test_failing_is_corrected_for_the_number_of_slices_and_passing_is_not():
     names = [f"text/{i}" for i in range(12)]
-    lost = scores("text/x", n=20, lost=0.0123, noise=0.005)
+    lost = scores("text/x", n=20, lost=0.0246, noise=0.01)
     alone = only(judge(lost), "text/x")
     arms = [scores(name) for name in names]
     base, adapted = (list(chain(lost[arm], *(pair[arm] for pair in arms))) for arm in (0, 1))

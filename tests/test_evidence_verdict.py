@@ -64,13 +64,13 @@ def test_a_gain_without_any_retention_cannot_be_judged():
 
 def test_an_undecided_slice_cannot_tell_and_says_how_many_items_would():
     kept = general()
-    open_ = only_slice(retention(*scores("text/legal", n=6, noise=0.02), [], [], [], []))
+    open_ = only_slice(retention(*scores("text/legal", n=6, noise=0.04), [], [], [], []))
     verdict = decide(held_out(), {**kept, "slices": [*kept["slices"], open_]})
     assert verdict["decision"] == "cannot_tell"
     assert "the items cannot settle legal" in verdict["sentence"]
     needed = int(verdict["reasons"][0].split(" items instead of 6")[0].split()[-1])
     again = [
-        retention(*scores("text/legal", n=needed, lost=lost(open_), noise=0.02, seed=s), [], [], [], [])
+        retention(*scores("text/legal", n=needed, lost=lost(open_), noise=0.04, seed=s), [], [], [], [])
         for s in range(60)
     ]
     assert 0.6 < np.mean([found["passed"] is True for found in again]) < 0.97

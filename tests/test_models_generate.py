@@ -59,8 +59,7 @@ def test_an_answer_that_ended_by_itself_says_so_and_one_cut_by_the_limit_does_no
 ) -> None:
     prompt = encoder.prompt_ids([Message("user", "why?")])
     third = one_by_one(model, prompt, 8, encoder.end)[2]
-    ending = Encoder(tiny_tokenizer(), 512)
-    ending.end = third  # a model that says this token has ended
+    ending = Encoder(tiny_tokenizer(), 512, [third])  # a model that says this token has ended
     (ended,) = answer_all(model, ending, ["why?"], 8)
     assert ended.ended
     assert ended.tokens <= 3

@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from metier.errors import RunError
+from metier.errors import ModelError, RunError
 from metier.runs import RunFolder
 from metier.settings import Settings, from_toml
 
@@ -58,6 +58,10 @@ class Talker:
         from metier.models.load import load_base
 
         self.base = load_base(run.settings.model)
+        if run.folder.results.exists() and self.base.sha256 != run.results["model"]["sha256"]:
+            raise ModelError(
+                f"{run.settings.model} is not the base that {run.path} was trained on: its weights changed."
+            )
         self.model = load_adapter(self.base.model, run.folder.adapter, dial)
 
     def generate(self, request: str, max_new_tokens: int = 256, adapted: bool = True) -> str:

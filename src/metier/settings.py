@@ -46,7 +46,7 @@ class Settings:
             (0 < self.minutes < math.inf, f"--minutes {self.minutes:g}: give a positive number of minutes."),
             (self.tokens >= 0, f"--tokens {self.tokens}: give a positive number of tokens."),
             (0 <= self.replay < 1, f"--replay {self.replay:g}: give a share from 0 up to, not including, 1."),
-            (0 < self.held_out < 0.9, f"--held-out {self.held_out:g}: give a share between 0 and 0.9."),
+            (0 < self.held_out <= 0.3, f"--held-out {self.held_out:g}: give a share above 0 and at most 0.3."),
             (self.lr >= 0, f"--lr {self.lr:g}: give a positive learning rate."),
             (self.budget_forgetting > 0, f"--budget-forgetting {self.budget_forgetting:g}: give a positive share."),
             (self.max_epochs > 0, f"--max-epochs {self.max_epochs}: give 1 or more."),

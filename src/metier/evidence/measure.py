@@ -129,12 +129,11 @@ def base_arm(
     reader, encoder, settings, say = subject.reader, subject.encoder, subject.settings, subject.say
     cache = AnswerCache(cache_folder(), subject.base.sha256, ANSWER_TOKENS)
     requests = general.measured_requests()[: evidence.requests]
-    wanted = [r.request for r in (*requests, *general.replay_requests()[:n_replay])]
+    replay_requests = general.replay_requests()[:n_replay]
     with disabled(reader.model):
-        if missing := len(cache.missing(wanted)):
-            say.begin("base model answers general requests (kept for later runs)", missing)
-        answers = cache.answers(reader.model, encoder, wanted, lambda done, _: say.advance(done))
-        own = answers[: len(requests)]
+        # Two calls, so that the replay, and the adapter with it, does not depend on how much is measured.
+        replay = _kept_answers(subject, cache, replay_requests)
+        own = _kept_answers(subject, cache, requests)
         items = encode_items(
             encoder,
             _subset(held_out, evidence.field_items, settings.seed),
@@ -151,7 +150,14 @@ def base_arm(
     write_arm(subject.run, "base", arm)
     if line := detectable_line(arm, unit):
         say.say(line)
-    return Before(items, arm, answers[len(requests) :], requests, shown, samples, time.monotonic() - started)
+    return Before(items, arm, replay, requests, shown, samples, time.monotonic() - started)
+
+
+def _kept_answers(subject: Subject, cache: AnswerCache, requests: Sequence[Request]) -> list[Answer]:
+    wanted = [r.request for r in requests]
+    if missing := len(cache.missing(wanted)):
+        subject.say.begin("base model answers general requests (kept for later runs)", missing)
+    return cache.answers(subject.reader.model, subject.encoder, wanted, lambda done, _: subject.say.advance(done))
 
 
 def detectable_line(arm: Arm, unit: str) -> str:
@@ -185,7 +191,9 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     say.begin("adapted model answers the same requests", len(requests))
     answers = answer_all(reader.model, encoder, requests, ANSWER_TOKENS, lambda done, _: say.advance(done))
     say.begin("adapted model reads the same evidence", before.items.n_tokens)
-    arm = score_arm(reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say)
+    arm = score_arm(
+        reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say
+    )
     samples = field_samples(reader.model, encoder, before.shown, ANSWER_TOKENS)
     say.end()
     write_arm(subject.run, "adapted", arm)

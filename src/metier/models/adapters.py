@@ -2,7 +2,6 @@
 equal."""
 
 import ctypes
-import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,8 +168,3 @@ def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> Pef
     fuse(adapted)
     adapted.eval()
     return adapted
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

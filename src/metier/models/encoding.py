@@ -56,7 +56,8 @@ class Encoded:
 class Encoder:
     """Encodes examples with one tokenizer; `window` is the longest document in tokens."""
 
-    def __init__(self, tokenizer: Any, window: int) -> None:
+    def __init__(self, tokenizer: Any, window: int, turn_ends: Sequence[int] = ()) -> None:
+        """turn_ends: tokens that end an answer beside the tokenizer's own end token."""
         self.tokenizer = tokenizer
         self.window = window
         self.has_own_template = tokenizer.chat_template is not None
@@ -65,6 +66,7 @@ class Encoder:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{tokenizer.name_or_path}: the tokenizer has no end token; set eos_token in its config.")
         self.end: int = tokenizer.eos_token_id
+        self.ends = frozenset((self.end, *turn_ends))
         self.start = _start_token(tokenizer)
 
     def encode(self, example: Example) -> list[Encoded]:
@@ -138,7 +140,7 @@ class Encoder:
             last = _common(full, self._template(messages[: i + 1], add_generation_prompt=False))
             for position in range(max(1, first), last):
                 loss[position] = Loss.TEXT
-                if full[position] == self.end:
+                if full[position] in self.ends:
                     loss[position] = Loss.END
                     break
         return self._fit(example, full, loss)

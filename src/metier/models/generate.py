@@ -41,7 +41,7 @@ def answer_all(
         for i, tokens in zip(
             rows, continue_all(model, encoder, [prompts[i] for i in rows], max_new_tokens), strict=True
         ):
-            ended = bool(tokens) and tokens[-1] == encoder.end
+            ended = bool(tokens) and tokens[-1] in encoder.ends
             text = encoder.tokenizer.decode(tokens, skip_special_tokens=True).strip()
             answers[i] = Answer(requests[i], text, len(tokens), ended)
         if progress is not None:
@@ -66,12 +66,12 @@ def continue_all(model: Any, encoder: Encoder, prompts: list[list[int]], max_new
         do_sample=False,
         num_beams=1,
         use_cache=True,
-        eos_token_id=encoder.end,
+        eos_token_id=sorted(encoder.ends),
         pad_token_id=encoder.end,
     )
     continuations = []
     for row in generated[:, longest:].tolist():
-        length = row.index(encoder.end) + 1 if encoder.end in row else len(row)
+        length = next((i + 1 for i, token in enumerate(row) if token in encoder.ends), len(row))
         continuations.append(row[:length])
     return continuations
 

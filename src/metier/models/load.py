@@ -59,7 +59,15 @@ def load_base(name: str) -> BaseModel:
         ) from error
     model.eval()
     window = min(LONGEST_WINDOW, getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST_WINDOW))
-    return BaseModel(name, folder, model, tokenizer, Encoder(tokenizer, window), _weights_sha256(model, folder))
+    return BaseModel(
+        name, folder, model, tokenizer, Encoder(tokenizer, window, _turn_ends(model)), _weights_sha256(model, folder)
+    )
+
+
+def _turn_ends(model: PreTrainedModel) -> list[int]:
+    """Every token that ends an answer: chat models may have others than the tokenizer's own end."""
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def _load_model(folder: str) -> PreTrainedModel:
