@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from metier.cli import app
 from typer.main import get_command
+
+from metier.cli import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(

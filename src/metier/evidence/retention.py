@@ -13,7 +13,6 @@ from metier.evidence.gain import FIELD_SLICE
 from metier.evidence.statistics import (
     ERROR,
     BoundedMean,
-    Estimate,
     Record,
     bits_difference,
     bits_per_byte,
@@ -26,7 +25,8 @@ from metier.evidence.statistics import (
 OWN_ANSWERS = "chat/own answers"
 ALL_TEXT = "text"  # every register together
 # Margins: how much may be lost before it counts as forgetting.
-TEXT_MARGIN = 0.01  # of the base's bits per byte, all registers together: the forgetting that a user is asked to accept
+# of the base's bits per byte, all registers together: the forgetting that a user is asked to accept
+TEXT_MARGIN = 0.01
 ONE_TEXT_MARGIN = 2.0  # times that for a single register: it has fewer documents, and the whole is bounded already
 CHAT_MARGIN = (
     0.02  # of the base's bits per byte: a change of tone costs likelihood and no ability, so twice that of text
@@ -37,8 +37,8 @@ OWN_ANSWERS_MARGIN = 0.05
 CHOICES_MARGIN = 0.02  # of probability: two points, the usual margin for benchmark accuracies
 REPETITION_MARGIN = 0.10  # share of an answer that repeats: one answer in ten turned into a loop
 ENDED_MARGIN = 0.15  # share of answers: the length limit is arbitrary, so running into it is the weakest sign of harm
-# doublings away from the length of a good answer, compared with the base: not from the base's own length, because a base
-# that runs into the limit in loops is cured, not harmed, by shorter answers
+# doublings away from the length of a good answer, compared with the base: not from the base's own length, because a
+# base that runs into the limit in loops is cured, not harmed, by shorter answers
 LENGTH_MARGIN = 0.5
 
 
