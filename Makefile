@@ -7,7 +7,7 @@ METIER := $(VENV)/bin/metier
 
 setup: $(VENV)/.ready
 
-# torch first and alone: a resolver that is free to choose takes gigabytes of CUDA on Linux.
+# torch first and alone, at the version of the constraints, so that the rest is resolved around it.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==$$(sed -n 's/^torch==//p' constraints.txt)

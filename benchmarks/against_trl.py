@@ -42,6 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     model = str(embedded_folder(DEFAULT_MODEL))
     ours_command = [sys.executable, "-m", "metier", "bench", args.rows, "--rows", str(args.n), "--json"]
+    ours_command += ["--threads", str(args.threads)]
     peer_command = [args.peer_python, args.peer_script, "--model", model, "--rows", args.rows, "--n", str(args.n)]
     peer_command += ["--mode", args.peer_mode, "--batch", str(args.peer_batch), "--threads", str(args.threads)]
     speed, memory = [], []

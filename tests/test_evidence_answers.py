@@ -1,6 +1,6 @@
 import pytest
 
-from metier.evidence.answers import looped_share, repeated_4gram_share, repetition, summarise_answers
+from metier.evidence.answers import looped_share, repeated_4gram_share, repetition
 
 
 def test_a_text_that_says_everything_once_repeats_nothing():
@@ -41,20 +41,3 @@ def test_emphasis_and_parallel_sentences_are_no_loops(text):
 def test_characters_are_the_words_of_a_script_without_spaces():
     assert repetition("大海大海大海大海大海") > 0.5
     assert repetition("今天天气很好我们去海边走走") == 0.0
-
-
-def test_a_summary_counts_every_answer():
-    records = [
-        {"answer": "vast, vast, vast, vast", "tokens": 8, "ended": False},
-        {"answer": "The capital of France is Paris.", "tokens": 7, "ended": True},
-        {"answer": " ", "tokens": 0, "ended": True},
-    ]
-    summary = summarise_answers(records)
-    assert (summary["n_answers"], summary["n_empty"], summary["n_looping"]) == (3, 1, 1)
-    assert summary["ended"] == pytest.approx(2 / 3)
-    assert summary["mean_tokens"] == pytest.approx(5)
-    assert summary["repetition"] == pytest.approx(0.75 / 3)
-
-
-def test_no_answers_have_no_means():
-    assert summarise_answers([])["repetition"] is None

@@ -181,3 +181,17 @@ def test_a_text_starts_with_the_separator_of_pretraining_when_the_tokenizer_puts
 
 def test_the_vocabulary_of_the_tests_fits_their_models() -> None:
     assert len(tiny_tokenizer()) <= tiny_model().config.vocab_size
+
+
+def test_what_the_template_puts_before_an_answer_carries_no_loss() -> None:
+    tokenizer = tiny_tokenizer()
+    plain = Encoder(tiny_tokenizer(), 512)
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message['content']", "('<think></think>' if message['role'] == 'assistant' else '') + message['content']"
+    )
+    thinking = Encoder(tokenizer, 512)
+    turns = (Message("user", "why?"), Message("assistant", "the answer is here"))
+    example = Example("a", "a", 1, "a", messages=turns)
+    (short,), (long,) = plain.encode(example), thinking.encode(example)
+    assert len(long.ids) > len(short.ids)
+    assert long.n_supervised == short.n_supervised

@@ -78,7 +78,7 @@ def test_answering_leaves_the_mode_of_the_model_as_it_was(model: PreTrainedModel
 def test_answers_are_kept_from_run_to_run_and_only_the_missing_ones_generated(
     tmp_path: Path, model: PreTrainedModel, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = AnswerCache(tmp_path, "a" * 64, 6).answers(model, encoder, REQUESTS[:3])
+    first = AnswerCache(tmp_path, "a" * 64, encoder, 6).answers(model, encoder, REQUESTS[:3])
     asked: list[str] = []
 
     def counted(_: object, __: object, requests: Sequence[str], *___: object) -> list[Answer]:
@@ -86,7 +86,7 @@ def test_answers_are_kept_from_run_to_run_and_only_the_missing_ones_generated(
         return [Answer(request, "new", 1, True) for request in requests]
 
     monkeypatch.setattr(generate, "answer_all", counted)
-    again = AnswerCache(tmp_path, "a" * 64, 6)
+    again = AnswerCache(tmp_path, "a" * 64, encoder, 6)
     assert again.missing(REQUESTS) == list(REQUESTS[3:])
     found = again.answers(model, encoder, [REQUESTS[4], *REQUESTS[:3]])
     assert asked == [REQUESTS[4]]
@@ -97,5 +97,21 @@ def test_answers_are_kept_from_run_to_run_and_only_the_missing_ones_generated(
 def test_another_base_or_another_limit_has_its_own_answers(
     sha256: str, limit: int, tmp_path: Path, model: PreTrainedModel, encoder: Encoder
 ) -> None:
-    AnswerCache(tmp_path, "a" * 64, 6).answers(model, encoder, ["why?"])
-    assert AnswerCache(tmp_path, sha256, limit).missing(["why?"]) == ["why?"]
+    AnswerCache(tmp_path, "a" * 64, encoder, 6).answers(model, encoder, ["why?"])
+    assert AnswerCache(tmp_path, sha256, encoder, limit).missing(["why?"]) == ["why?"]
+
+
+def test_another_template_beside_the_same_weights_has_its_own_answers(
+    tmp_path: Path, model: PreTrainedModel, encoder: Encoder
+) -> None:
+    AnswerCache(tmp_path, "a" * 64, encoder, 6).answers(model, encoder, ["why?"])
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "Q " + tokenizer.chat_template
+    assert AnswerCache(tmp_path, "a" * 64, Encoder(tokenizer, 512), 6).missing(["why?"]) == ["why?"]
+
+
+def test_a_damaged_file_of_answers_is_made_again(tmp_path: Path, model: PreTrainedModel, encoder: Encoder) -> None:
+    kept = AnswerCache(tmp_path, "a" * 64, encoder, 6)
+    kept.answers(model, encoder, ["why?"])
+    kept.path.write_text('[{"request": "why?"', encoding="utf-8")
+    assert AnswerCache(tmp_path, "a" * 64, encoder, 6).missing(["why?"]) == ["why?"]

@@ -114,6 +114,6 @@ def test_an_embedded_model_is_cached_as_a_folder_that_can_be_removed() -> None:
     assert not remove(name)
     save_tiny(model_folder(name))
     assert is_cached(name)
-    assert load_base(name).folder == str(model_folder(name))
+    assert load_base(name).name == name
     assert remove(name)
     assert not is_cached(name)

@@ -87,10 +87,19 @@ def test_without_a_share_or_without_answers_nothing_is_replayed(replay: list[Enc
         assert all(d.item.startswith("e") for d in step.documents)
 
 
-def test_a_step_holds_its_tokens_and_is_over_by_less_than_one_document() -> None:
-    for step in islice(steps(field_documents(examples(30), encode_as(17), 0), REPLAY, 0.15, 150), 20):
+def test_steps_hold_their_tokens_and_together_are_over_by_less_than_one_document() -> None:
+    total = 0
+    for number, step in enumerate(
+        islice(steps(field_documents(examples(30), encode_as(17), 0), REPLAY, 0.15, 150), 20)
+    ):
         assert step.n_tokens == sum(len(d.ids) for d in step.documents)
-        assert 150 <= step.n_tokens < 150 + 22
+        total += step.n_tokens
+        assert 150 * (number + 1) <= total < 150 * (number + 1) + 22
+
+
+def test_a_document_longer_than_a_step_leaves_no_empty_step_behind() -> None:
+    first = list(islice(steps(field_documents(examples(30), encode_as(400), 0), [], 0.0, 150), 5))
+    assert [len(step.documents) for step in first] == [1] * 5
 
 
 def test_no_document_of_the_field_is_lost_between_two_steps() -> None:

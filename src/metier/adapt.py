@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from metier.models.load import load_base
 from metier.models.packing import PackReader
 from metier.progress import Progress, Silent
 from metier.results import Run
-from metier.runs import MetricsLog, RunFolder, environment, write_json, write_text
+from metier.runs import MetricsLog, RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, to_toml
 from metier.sources.examples import Example
 from metier.sources.ledger import Ledger
@@ -54,11 +54,12 @@ def adapt(
     """
     started = time.monotonic()
     say = progress or Silent()
-    settings = Settings(data=tuple(map(str, data)), **options)
-    run = RunFolder(out or default_folder(settings))
+    settings = Settings(data=tuple(map(str, data)), fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options)
+    run = RunFolder(out or default_folder(settings.data[0]))
     run.require_free()
-    corpus, split = read_data(settings, ReadOptions(dict(fields or {}), skip_bad_rows), say)
+    corpus, split = read_data(settings, say)
     subject = prepare(settings, run, say)
+    measure.require_renderable(subject.encoder, corpus.examples)
     planned = measure.make_plan(subject.base, subject.reader, split, settings, started)
     for line in measure.plan_lines(planned):
         say.say(line)
@@ -69,6 +70,8 @@ def adapt(
         save_adapter(subject)
         settle(corpus.ledger, split, field, before, subject.encoder)
         write_json(run.ledger, corpus.ledger.as_json())
+        if n_cut := corpus.ledger.n_cut:
+            say.say(f"{n_cut} conversations did not fit the window of {subject.encoder.window} tokens and were cut")
         if field.trained.interrupted:
             raise KeyboardInterrupt
         after = measure.adapted_arm(subject, subject.reader, before)
@@ -81,19 +84,13 @@ def adapt(
             "cost": conclude.cost(field.trained, before.seconds + after.seconds, time.monotonic() - started),
         }
         write_json(run.results, results)
-        finished = Run(run.path)
-        finished.report()
+    finished = Run(run.path)
+    finished.report()
     return finished
 
 
-def default_folder(settings: Settings) -> Path:
-    """runs/<first data name>-<date>-<time>."""
-    first = Path(settings.data[0].removeprefix("pack:")).stem or "run"
-    return Path("runs") / f"{first}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def read_data(settings: Settings, options: ReadOptions, say: Progress) -> tuple[Corpus, Split]:
-    corpus = read_corpus(settings.data, options)
+def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
+    corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows))
     for line in (line for found in corpus.formats for line in found_lines(found)):
         say.say(line)
     split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)
@@ -146,7 +143,7 @@ def _try_status(run: RunFolder, state: str, reason: str) -> None:
 
 
 def write_beginning(run: RunFolder, settings: Settings, corpus: Corpus, split: Split, planned: Plan) -> None:
-    write_text(run.config, to_toml(settings))
+    write_text(run.config, to_toml(replace(settings, lr=planned.lr, threads=torch.get_num_threads())))
     write_json(run.plan, asdict(planned))
     write_json(run.environment, environment())
     write_json(run.splits, split.as_json())
@@ -220,16 +217,16 @@ def save_adapter(subject: Subject) -> None:
         subject.base.tokenizer.save_pretrained(partial)
         partial.rename(folder)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise RunError(f"{folder} cannot be written ({error}): free some space and run again.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def settle(ledger: Ledger, split: Split, field: Training, before: Before, encoder: Encoder) -> None:
     """Close the account: which rows were trained, how much of a text the budget reached, what did not fit."""
     trained_bytes = field.trained.bytes_by_item
     trained = {e.id: encoder.encode(e) for e in split.train if e.id in trained_bytes}
-    cut = {i: n for i, ds in (*trained.items(), *before.field_by_example()) if (n := sum(d.n_cut_bytes for d in ds))}
-    cut |= {i: ledger.sizes(i)[2] for i in field.too_long}
+    cut = measure.cut_bytes(ledger, (*trained.items(), *before.field_by_example(), *((i, []) for i in field.too_long)))
     unreached = {i: sum(d.n_bytes for d in ds) - trained_bytes[i] for i, ds in trained.items()}
     ledger.settle(
         held_out=[e.id for e in (*split.select, *split.test)],

@@ -29,7 +29,7 @@ def bench(
     fields: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train the first `rows` rows of `data` once, then score them; the first pack warms up and is not counted.
+    """Train the first `rows` rows of `data` once, then score them; one pack before that warms up, uncounted.
 
     Rates are per second of the steps alone; tokens are without padding. `share_of_limit` counts the products of the
     linear

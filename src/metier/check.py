@@ -139,13 +139,13 @@ def _about_power(power: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if "why" in power:
         yield _warning("stops", *_problem_and_remedy(power["why"]))
         return
+    enough = ceil(2 * MIN_DOCUMENTS / MAX_HELD_OUT_SHARE)
     if not power["can_tell"]:
-        enough = ceil(2 * MIN_DOCUMENTS / MAX_HELD_OUT_SHARE)
         problem = f"{power['test']} held-out {power['unit']}s are too few for a verdict: it will be 'cannot tell'"
         yield _warning("serious", problem, f"give {enough} documents or more")
     if power["unit"] == "section":
         problem = "so few documents that sections of them are held out: a gain on other documents is not measured"
-        yield _warning("serious", problem, "give 20 documents or more")
+        yield _warning("serious", problem, f"give {enough} documents or more")
 
 
 def _about_rows(rows: Mapping[str, int], documents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

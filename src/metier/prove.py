@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from metier.adapt import default_folder, recorded
+from metier.adapt import recorded
 from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Subject
@@ -17,10 +17,10 @@ from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
 from metier.progress import Progress, Silent
 from metier.results import Run
-from metier.runs import RunFolder, environment, write_json, write_text
+from metier.runs import RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, to_toml
 from metier.sources.read import ReadOptions, read_corpus
-from metier.sources.split import Split
+from metier.sources.split import Split, Unit
 from metier.training.plan import evidence_plan
 
 
@@ -47,11 +47,12 @@ def prove(
     if (adapter is None) == (model is None):
         raise MetierError("name either an --adapter or a --model to prove.")
     data = (domain,) if isinstance(domain, str) else tuple(domain)
-    settings = Settings(data=data, model=base, **options)
-    run = RunFolder(out or default_folder(settings))
+    settings = Settings(data=data, model=base, fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options)
+    run = RunFolder(out or default_folder(data[0]))
     run.require_free()
     corpus = read_corpus(data, ReadOptions(dict(fields or {}), skip_bad_rows))
-    split = Split(train=[], select=[], test=corpus.examples, unit="document", seed=settings.seed)
+    unit: Unit = "row" if all(e.document == e.id for e in corpus.examples) else "document"
+    split = Split(train=[], select=[], test=corpus.examples, unit=unit, seed=settings.seed)
     subject, proved = _load(settings, run, say, adapter, model)
     sizes, speed = measure.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
     evidence = evidence_plan(settings.evidence, sizes, speed, settings.minutes * 60 - (time.monotonic() - started))
@@ -60,9 +61,10 @@ def prove(
         write_json(run.plan, {"evidence": asdict(evidence), "speed": asdict(speed)})
         write_json(run.environment, environment())
         write_json(run.splits, split.as_json())
-        corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut={})
-        write_json(run.ledger, corpus.ledger.as_json())
         before = measure.base_arm(subject, split.test, split.unit, evidence)
+        cut = measure.cut_bytes(corpus.ledger, before.field_by_example())
+        corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut=cut)
+        write_json(run.ledger, corpus.ledger.as_json())
         after = measure.adapted_arm(subject, proved, before)
         results = {
             "schema": conclude.SCHEMA,
@@ -76,8 +78,8 @@ def prove(
             },
         }
         write_json(run.results, results)
-        finished = Run(run.path)
-        finished.report()
+    finished = Run(run.path)
+    finished.report()
     return finished
 
 

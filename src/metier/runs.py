@@ -67,7 +67,10 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        try:
+            self._file: TextIO = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"{path} cannot be written ({error.strerror}): free some space.") from error
 
     def write(self, **values: Json) -> None:
         try:
@@ -133,6 +136,11 @@ class RunFolder:
             raise RunError(f"{self.path} has no results.json ({state}): run `metier adapt` to the end first.")
         results: dict[str, Json] = read_json(self.results)
         return results
+
+
+def default_folder(data: str) -> Path:
+    """runs/<name of the data>-<date>-<time>."""
+    return Path("runs") / f"{Path(data.removeprefix('pack:')).stem or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def environment() -> dict[str, Json]:

@@ -9,11 +9,14 @@ from typing import Any
 from metier.errors import MetierError
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
-DEFAULT_MINUTES = 10.0
 
 
 def _setting(default: Any, help_text: str) -> Any:
     return field(default=default, metadata={"help": help_text})
+
+
+def _setting_of(factory: Any, help_text: str) -> Any:
+    return field(default_factory=factory, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Settings:
 
     data: tuple[str, ...] = ()
     model: str = _setting(DEFAULT_MODEL, "base model: an embedded one, a folder, or a hub id")
-    minutes: float = _setting(DEFAULT_MINUTES, "time for training and evidence together; the plan follows from it")
+    minutes: float = _setting(10.0, "time for training and evidence together; the plan follows from it")
     tokens: int = _setting(0, "training tokens; fixes the run whatever the machine's speed (0: plan from --minutes)")
     general: tuple[str, ...] = _setting((), "further general text whose loss must stay within the margin")
     budget_forgetting: float = _setting(0.01, "margin of retention on text: share of the base's bits per byte")
@@ -38,6 +41,8 @@ class Settings:
     evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
     threads: int = _setting(0, "processor threads (0: as many as there are cores)")
+    fields: Mapping[str, str] = _setting_of(dict, "part of a row → the field that holds it, where names are unusual")
+    skip_bad_rows: bool = _setting(False, "count rows that cannot be read, and go on")
 
     def __post_init__(self) -> None:
         """Raises MetierError for a value that cannot be meant."""
@@ -85,6 +90,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value)

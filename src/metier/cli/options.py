@@ -71,8 +71,6 @@ def _setting_flag(name: str) -> inspect.Parameter:
 
 def _field_flag(part: str) -> inspect.Parameter:
     option = typer.Option(metavar="FIELD", help=f"the field that holds the {part}", rich_help_panel=FIELD_PANEL)
-    return _parameter(part, Annotated[str | None, option], None)
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return inspect.Parameter(
+        part, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )

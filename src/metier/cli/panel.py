@@ -72,6 +72,8 @@ def moved(results: Mapping[str, Any]) -> list[str]:
     if not training:
         return []
     probe, weights = training["probe"], results["model"].get("weights_moved")
+    if not probe["n_rows"]:
+        return []
     before, after = probe["nll_before"], probe["nll_after"]
     change = (after - before) / before if before else 0.0
     lines = [f"The same {probe['n_rows']} held-out rows: {before:.3f} → {after:.3f} nats per token ({change:+.1%})."]

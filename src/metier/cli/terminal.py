@@ -122,6 +122,8 @@ class Bars:
 def progress() -> Iterator[Progress]:
     """Progress on stderr; what is left of a bar is gone when an error is said."""
     shown: Progress = Bars() if sys.stderr.isatty() else Lines()
+    if isinstance(shown, Bars):  # seconds pass before the first line of what is done; a log can wait for it
+        shown.begin("loading torch and transformers", 1)
     try:
         yield shown
     finally:

@@ -10,7 +10,7 @@ from metier.cli.options import DATA_HELP, EVIDENCE, PANELS, AsJson, Data, Gate, 
 from metier.cli.panel import show
 from metier.cli.terminal import complain, progress, write_json
 from metier.results import Run
-from metier.runs import RunFolder
+from metier.runs import RunFolder, default_folder
 from metier.settings import Settings, help_of
 
 Base = Annotated[str, typer.Option(metavar="MODEL", help=help_of("model"))]
@@ -33,12 +33,11 @@ def adapt(
     resolved = Settings(data=tuple(data), **settings)  # what cannot be meant is said before torch is imported
     if out:
         RunFolder(out).require_free()
-    from metier.adapt import adapt as adapt_it
-    from metier.adapt import default_folder
-
-    folder = Path(out or default_folder(resolved))
+    folder = Path(out or default_folder(data[0]))
     try:
         with progress() as shown:
+            from metier.adapt import adapt as adapt_it
+
             run = adapt_it(*data, out=folder, fields=fields, skip_bad_rows=skip_bad_rows, progress=shown, **settings)
     except KeyboardInterrupt:
         complain(interrupted(folder, resolved.model))
@@ -60,15 +59,14 @@ def prove(
     gate: Gate = False,
 ) -> None:
     """Measure any adapter or model against its base, whoever trained it."""
-    resolved = Settings(data=tuple(domain), model=base, **settings)
+    Settings(data=tuple(domain), model=base, **settings)  # what cannot be meant is said before torch is imported
     if out:
         RunFolder(out).require_free()
-    from metier.adapt import default_folder
-    from metier.prove import prove as prove_it
-
-    folder = Path(out or default_folder(resolved))
+    folder = Path(out or default_folder(domain[0]))
     try:
         with progress() as shown:
+            from metier.prove import prove as prove_it
+
             run = prove_it(
                 base=base,
                 adapter=adapter,

@@ -1,10 +1,6 @@
 """The health of generated answers: do they repeat themselves, do they end, how long are they?"""
 
 import re
-from collections.abc import Sequence
-from typing import Any
-
-from metier.evidence.statistics import Record
 
 LOOP_MAX_UNIT = 8  # words in the unit that a loop repeats; longer ones show as repeated 4-grams
 LOOP_MIN_COPIES = 3
@@ -40,19 +36,6 @@ def looped_share(text: str) -> float:
 def repetition(text: str) -> float:
     """How much of an answer repeats itself, 0 to 1: the larger of its repeated 4-grams and its loop."""
     return max(repeated_4gram_share(text), looped_share(text))
-
-
-def summarise_answers(records: Sequence[Record]) -> dict[str, Any]:
-    """Figures of one model's answers; the means are None when there are no answers."""
-    n = len(records)
-    return {
-        "n_answers": n,
-        "n_empty": sum(not record["answer"].strip() for record in records),
-        "n_looping": sum(looped_share(record["answer"]) > 0 for record in records),
-        "repetition": sum(repetition(record["answer"]) for record in records) / n if n else None,
-        "ended": sum(bool(record["ended"]) for record in records) / n if n else None,
-        "mean_tokens": sum(record["tokens"] for record in records) / n if n else None,
-    }
 
 
 def _words(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from metier.evidence.retention import retention
 from metier.evidence.verdict import decide
 from metier.models.adapters import weights_moved
 from metier.models.load import BaseModel
+from metier.sources import general
 from metier.sources.read import Corpus
 from metier.sources.split import Split, Unit
 from metier.training.loop import Trained
@@ -42,8 +43,8 @@ def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dic
     )
     return {
         "verdict": decide(gained, retained, unit),
-        "gain": gained,
-        "retention": retained,
+        "gain": {**gained, "foretold_relative_detectable": before.foretold},
+        "retention": {"pack": f"general pack, version {general.VERSION}", **retained},
         "samples": answers_as_samples(before, after),
     }
 

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from metier.settings import Settings, learning_rate
 from metier.sources import general
 from metier.sources.examples import Example
 from metier.sources.general import Request
+from metier.sources.ledger import Ledger
 from metier.sources.split import Split, Unit
 from metier.sources.wheels import cache_folder
 from metier.training.plan import EvidencePlan, Plan, Sizes, Speed, measure_speed, plan
@@ -112,6 +113,7 @@ class Before:
     requests: tuple[Request, ...]
     shown: tuple[Example, ...]
     samples: list[tuple[str, str, str]]
+    foretold: float | None  # share of the base's bits: the smallest gain that the set was expected to show
     seconds: float
 
     def field_by_example(self) -> Iterator[tuple[str, list[Encoded]]]:
@@ -127,7 +129,7 @@ def base_arm(
     replay."""
     started = time.monotonic()
     reader, encoder, settings, say = subject.reader, subject.encoder, subject.settings, subject.say
-    cache = AnswerCache(cache_folder(), subject.base.sha256, ANSWER_TOKENS)
+    cache = AnswerCache(cache_folder(), subject.base.sha256, encoder, ANSWER_TOKENS)
     requests = general.measured_requests()[: evidence.requests]
     replay_requests = general.replay_requests()[:n_replay]
     with disabled(reader.model):
@@ -137,7 +139,7 @@ def base_arm(
         items = encode_items(
             encoder,
             _subset(held_out, evidence.field_items, settings.seed),
-            (*general.own_texts(settings.general), *general.texts()[: evidence.texts]),
+            (*general.own_texts(settings.general), *general.texts()[: evidence.texts]) if evidence.texts else (),
             requests,
             [a.answer for a in own],
             general.choices()[: evidence.choices],
@@ -148,9 +150,10 @@ def base_arm(
         samples = field_samples(reader.model, encoder, shown, ANSWER_TOKENS)
     say.end()
     write_arm(subject.run, "base", arm)
-    if line := detectable_line(arm, unit):
-        say.say(line)
-    return Before(items, arm, replay, requests, shown, samples, time.monotonic() - started)
+    foretold = foretold_detectable(arm)
+    if items.field:
+        say.say(detectable_line(arm, unit, foretold))
+    return Before(items, arm, replay, requests, shown, samples, foretold, time.monotonic() - started)
 
 
 def _kept_answers(subject: Subject, cache: AnswerCache, requests: Sequence[Request]) -> list[Answer]:
@@ -160,16 +163,21 @@ def _kept_answers(subject: Subject, cache: AnswerCache, requests: Sequence[Reque
     return cache.answers(subject.reader.model, subject.encoder, wanted, lambda done, _: subject.say.advance(done))
 
 
-def detectable_line(arm: Arm, unit: str) -> str:
-    """The smallest gain that the held-out set can show, foretold from the base's scores."""
-    field: list[dict[str, Any]] = [r for r in arm.scores if r["slice"] == "field"]
-    if not field:
-        return ""
-    smallest = expected_detectable(field)
-    n_documents = len({r["document"] for r in field})
-    if smallest is None:
+def _field_records(arm: Arm) -> list[dict[str, Any]]:
+    return [record for record in arm.scores if record["slice"] == "field"]
+
+
+def foretold_detectable(arm: Arm) -> float | None:
+    """The smallest gain that the held-out set can show, as a share of the base's bits; None for under two documents."""
+    field = _field_records(arm)
+    smallest = expected_detectable(field) if field else None
+    return None if smallest is None else smallest / bits_per_byte(field)
+
+
+def detectable_line(arm: Arm, unit: str, share: float | None) -> str:
+    n_documents = len({record["document"] for record in _field_records(arm)})
+    if share is None:
         return f"one held-out {unit} cannot show a gain of any size: add documents"
-    share = smallest / bits_per_byte(field)
     return f"these {n_documents} held-out {unit}s can show a gain of about {share:.1%} of the base's bits, not less"
 
 
@@ -212,6 +220,26 @@ def _subset(examples: Sequence[Example], n: int, seed: int) -> list[Example]:
     order = list(examples)
     random.Random(f"{seed}/held out").shuffle(order)
     return order[:n]
+
+
+def cut_bytes(ledger: Ledger, encoded: Iterable[tuple[str, Sequence[Encoded]]]) -> dict[str, int]:
+    """{id: learned bytes that no window holds} of what was cut; all of them where the prompt alone fills the window."""
+    cut = {i: sum(d.n_cut_bytes for d in ds) if ds else ledger.sizes(i)[2] for i, ds in encoded}
+    return {i: n for i, n in cut.items() if n}
+
+
+def require_renderable(encoder: Encoder, examples: Sequence[Example]) -> None:
+    """Try the model's template on one conversation of every order of roles, before any time is spent.
+
+    Raises:
+        DataError: the template refuses one; the message names the row.
+    """
+    tried: set[tuple[str, ...]] = set()
+    for example in examples:
+        roles = tuple(message.role for message in example.messages)
+        if roles not in tried:
+            tried.add(roles)
+            encoder.encode(example)
 
 
 class Probe:

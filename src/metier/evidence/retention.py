@@ -21,12 +21,14 @@ from metier.evidence.statistics import (
     paired,
     paired_scores,
 )
+from metier.settings import Settings
+from metier.sources.general import REGISTERS
 
 OWN_ANSWERS = "chat/own answers"
 ALL_TEXT = "text"  # every register together
 # Margins: how much may be lost before it counts as forgetting.
 # of the base's bits per byte, all registers together: the forgetting that a user is asked to accept
-TEXT_MARGIN = 0.01
+TEXT_MARGIN = Settings.budget_forgetting
 ONE_TEXT_MARGIN = 2.0  # times that for a single register: it has fewer documents, and the whole is bounded already
 CHAT_MARGIN = (
     0.02  # of the base's bits per byte: a change of tone costs likelihood and no ability, so twice that of text
@@ -134,7 +136,8 @@ def _judge(measured: Measured, n_slices: int) -> dict[str, Any]:
 def _measure_scores(base: Sequence[Record], adapted: Sequence[Record], text_margin: float) -> list[Measured]:
     pairs = paired_scores(_general(base), _general(adapted))
     names = dict.fromkeys(record["slice"] for record, _ in pairs)  # in the order of the file
-    texts = [pair for pair in pairs if pair[0]["slice"].startswith("text/")]
+    ours = {f"text/{register}" for register in REGISTERS}  # a long file of the user's would drown them
+    texts = [pair for pair in pairs if pair[0]["slice"] in ours]
     together = [_measure_bits(ALL_TEXT, texts, text_margin)] if len({r["slice"] for r, _ in texts}) > 1 else []
     return together + [_measure_bits(name, [p for p in pairs if p[0]["slice"] == name], text_margin) for name in names]
 

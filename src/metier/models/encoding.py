@@ -136,7 +136,7 @@ class Encoder:
         for i, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            first = _common(full, self.prompt_ids(messages[:i])) if i else self._opening(full)
+            first = self._opening(full, messages, i)
             last = _common(full, self._template(messages[: i + 1], add_generation_prompt=False))
             for position in range(max(1, first), last):
                 loss[position] = Loss.TEXT
@@ -145,10 +145,14 @@ class Encoder:
                     break
         return self._fit(example, full, loss)
 
-    def _opening(self, full: list[int]) -> int:
-        """Where the text of the first turn begins, if that turn is the assistant's: behind the words that open it."""
-        words = self.prompt_ids([])
-        return next((i + len(words) for i in range(len(full)) if full[i : i + len(words)] == words), 0)
+    def _opening(self, full: list[int], messages: Sequence[Message], i: int) -> int:
+        """Where the text of turn i begins: behind all that the template puts before it, such as empty thoughts.
+
+        It is where the conversation parts from the same one with another first letter in this turn.
+        """
+        other = "§" if not messages[i].content.startswith("§") else "¤"
+        changed = (*messages[:i], Message("assistant", other), *messages[i + 1 :])
+        return _common(full, self._template(changed, add_generation_prompt=False))
 
     def _fit(self, example: Example, full: list[int], loss: list[Loss]) -> list[Encoded]:
         last = max((i for i, kind in enumerate(loss) if kind), default=-1)

@@ -1,5 +1,6 @@
 """Greedy answers to requests, in batches of like length; and the base model's own answers, kept from run to run."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -76,16 +77,24 @@ def continue_all(model: Any, encoder: Encoder, prompts: list[list[int]], max_new
     return continuations
 
 
-class AnswerCache:
-    """The base model's greedy answers by request, in one file per base model and token limit."""
+def _read_answers(path: Path) -> dict[str, Answer]:
+    """What was kept, by request; nothing when there is no file, or one that was damaged: it can be made again."""
+    try:
+        return {record["request"]: Answer(**record) for record in json.loads(path.read_text(encoding="utf-8"))}
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return {}
 
-    def __init__(self, folder: Path, sha256: str, max_new_tokens: int) -> None:
-        self.path = folder / "answers" / f"{sha256[:16]}-{max_new_tokens}.json"
+
+class AnswerCache:
+    """The base model's greedy answers by request, in one file per base model, chat format and token limit."""
+
+    def __init__(self, folder: Path, sha256: str, encoder: Encoder, max_new_tokens: int) -> None:
+        # Rendered, so that another template or tokenizer beside the same weights has answers of its own.
+        rendered = [*encoder.prompt_ids([Message("user", "What is this?")]), *sorted(encoder.ends)]
+        form = hashlib.sha256(json.dumps(rendered).encode()).hexdigest()
+        self.path = folder / "answers" / f"{sha256[:16]}-{form[:8]}-{max_new_tokens}.json"
         self.max_new_tokens = max_new_tokens
-        self._known: dict[str, Answer] = {}
-        if self.path.exists():
-            records = json.loads(self.path.read_text(encoding="utf-8"))
-            self._known = {record["request"]: Answer(**record) for record in records}
+        self._known = _read_answers(self.path)
 
     def missing(self, requests: Sequence[str]) -> list[str]:
         return [request for request in requests if request not in self._known]

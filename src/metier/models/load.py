@@ -25,7 +25,6 @@ class BaseModel:
     """A loaded model with its tokenizer. `sha256` is that of its weights, whatever the folder is called."""
 
     name: str
-    folder: str
     model: PreTrainedModel
     tokenizer: Any
     encoder: Encoder
@@ -57,10 +56,14 @@ def load_base(name: str) -> BaseModel:
         raise ModelError(
             f"{name} cannot be loaded as a causal language model ({reason}): choose another --model."
         ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{name} has a tokenizer without offsets into the text: save a fast one (tokenizer.json) with it."
+        )
     model.eval()
     window = min(LONGEST_WINDOW, getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST_WINDOW))
     return BaseModel(
-        name, folder, model, tokenizer, Encoder(tokenizer, window, _turn_ends(model)), _weights_sha256(model, folder)
+        name, model, tokenizer, Encoder(tokenizer, window, _turn_ends(model)), _weights_sha256(model, folder)
     )
 
 

@@ -165,7 +165,6 @@ def retention_panel(retention: Mapping[str, Json] | None) -> dict[str, Json] | N
     return {
         "sentence": _retention_sentence(slices),
         "figure": f"{n_kept} of {len(slices)}",
-        "size": figures.counted(sum(part.get("n_items") or 0 for part in slices), "item"),
         "chart": _retention_chart([part for part in slices if _has_bounds(part)]),
         "slices": [_slice_cells(part) for part in slices],
         "unpictured": sum(1 for part in slices if not _has_bounds(part)),

@@ -34,15 +34,17 @@ def data_panel(data: Mapping[str, Json] | None) -> dict[str, Json] | None:
     sentence = f"{figures.counted(read, 'file')} held {figures.counted(data.get('documents'), 'document')}"
     if held_out is not None:
         sentence += (
-            f"; {figures.count(held_out)} of them were kept aside for the test, and the model never learned from those"
+            f"; {figures.count(held_out)} of them were kept aside, half for choices and half for the test, "
+            "and the model never learned from those"
         )
     sentence += "."
     if rejected:
-        them = "it" if rejected == 1 else "them"
-        sentence += f" {figures.counted(rejected, 'file')} could not be read, and nothing was learned from {them}."
+        was, them = ("was", "it") if rejected == 1 else ("were", "them")
+        sentence += f" {figures.counted(rejected, 'file')} {was} left out, and nothing was learned from {them}."
 
     return {
         "sentence": sentence,
+        "unit": data.get("held_out_unit"),
         "held_out": figures.counted(held_out, unit),
         "trained": figures.counted(data.get("train_tokens"), "token"),
         "examples": figures.counted(data.get("examples"), "example"),

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from metier.sources.examples import Example
@@ -16,7 +15,7 @@ VERSION = 1
 SHOWN = ("What is the capital of France?", "Write one sentence about the sea.", "How do I boil an egg?")
 """Requests that every run measures and shows with both answers."""
 
-MOST_OWN_TEXTS = 40  # of the user's general texts are measured
+MOST_OWN_TEXTS = 40  # of one path of the user's general texts are measured
 REGISTERS = ("encyclopaedia", "news", "dialogue", "narrative", "instructions", "code")
 
 
@@ -68,15 +67,16 @@ def texts() -> tuple[Example, ...]:
 
 
 def own_texts(paths: Sequence[str]) -> tuple[Example, ...]:
-    """The user's own general texts or conversations, grouped by file, the first MOST_OWN_TEXTS of them.
+    """The user's own general texts or conversations, a slice a path, the first MOST_OWN_TEXTS of each.
 
     Raises:
         DataError: a file that cannot be read.
     """
-    if not paths:
-        return ()
-    examples = read_corpus(paths).examples[:MOST_OWN_TEXTS]
-    return tuple(replace(e, id=f"own:{e.id}", group=f"your {Path(e.source).stem}") for e in examples)
+    return tuple(
+        replace(e, id=f"{path}/{e.id}", document=f"{path}/{e.document}", group=f"your {path}")
+        for path in paths
+        for e in read_corpus([path]).examples[:MOST_OWN_TEXTS]
+    )
 
 
 def replay_requests() -> tuple[Request, ...]:

@@ -139,6 +139,11 @@ class Ledger:
         if strangers := set(self._unreached) - self._trained:
             raise RuntimeError(f"{min(strangers)} was not reached in part, but not trained either")
 
+    @property
+    def n_cut(self) -> int:
+        """Examples that did not fit the window, in part or at all."""
+        return len(self._cut)
+
     def sizes(self, example_id: str) -> tuple[int, int, int]:
         """(raw bytes, prompt bytes, learned bytes) of one example."""
         account = self._accounts[example_id]

@@ -17,6 +17,9 @@ MIN_CHARACTERS = 20
 N_SHOWN = 3
 
 
+LONG_ANSWER = 80  # characters; rows with the same long answer are one document, or it would be held out and trained
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How to read.
@@ -186,7 +189,10 @@ def _draft(source: Source, record: Record | BadRecord, layout: Layout, ledger: L
         row_id, source.name, record.line, parsed.document or row_id, parsed.group, parsed.text, parsed.messages
     )
     ledger.add(row_id, record.n_bytes, parsed.prompt_bytes, parsed.learned_bytes)
-    return Draft(example, tuple(digest(text) for text in (example.prompt_text, parsed.context) if text))
+    ties = [example.prompt_text, parsed.context]
+    if example.is_chat and len(example.learned_text) >= LONG_ANSWER:
+        ties.append(example.learned_text)
+    return Draft(example, tuple(digest(text) for text in ties if text))
 
 
 def _with_group(drafts: list[Draft], group: str) -> list[Draft]:

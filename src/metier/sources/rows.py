@@ -93,6 +93,8 @@ def find_layout(rows: Sequence[Mapping[str, object]], named: Mapping[str, str], 
     for part, field in named.items():
         if field not in seen:
             raise DataError(f"{where}:1 has no field {field!r} (named for {part}): its fields are {_listed(seen)}.")
+    if twice := [field for field in named.values() if list(named.values()).count(field) > 1]:
+        raise DataError(f"{where}:1 has its field {twice[0]!r} named for two parts: name a field for each.")
     by_lower_case = {field.lower(): field for field in reversed(seen)} | {field: field for field in seen}
     wanted = PARTS & set(named)
     found: list[tuple[Format, dict[str, str]]] = []

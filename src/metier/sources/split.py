@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from metier.errors import DataError
@@ -79,7 +79,8 @@ def split_corpus(
         unit: Unit = "section"
         run_length = max(1, min(SECTIONS_IN_A_RUN, wanted(sum(map(len, sections.values()))) // 2))
         keys = _runs(examples, sections, run_length)
-        examples = [piece for pieces in sections.values() for piece in pieces]
+        # Neighbours are held out together and resemble each other: the run is the unit of every interval, too.
+        examples = [replace(piece, document=keys[piece.id]) for pieces in sections.values() for piece in pieces]
         n_held_out = max(1, wanted(len(examples)) // run_length)
     else:
         row_ids = {example.id for example in examples if example.id != example.source}

@@ -46,7 +46,6 @@ class Trained:
     n_supervised: int = 0
     n_replay_tokens: int = 0
     n_documents: int = 0
-    epochs: int = 0
     seconds: float = 0.0
     interrupted: bool = False
     windows: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -148,7 +147,6 @@ def _count(done: Trained, step: Step, n_supervised: int, seconds: float) -> None
     done.n_supervised += n_supervised
     done.n_replay_tokens += step.n_replay_tokens
     done.n_documents += len(step.documents)
-    done.epochs = step.epoch + 1
     done.seconds += seconds
     done.windows.update({(document.item, document.window): document.n_bytes for document in step.documents})
 

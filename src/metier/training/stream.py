@@ -58,12 +58,14 @@ def steps(
     behind its share is drawn from, so that the achieved share is even over the run and its error is one document at
     most.
     """
-    n_replayed = n_total = 0
+    n_replayed = n_total = n_steps = 0
     replayed = epoch = 0
     while True:
+        n_steps += 1
         documents: list[Encoded] = []
         size = replay_size = 0
-        while size < step_tokens:
+        # Counted from the start of the run: what one step takes too much, the next gives back.
+        while not documents or n_total < n_steps * step_tokens:
             if replay and n_replayed < share * n_total:
                 document = replay[replayed % len(replay)]
                 replayed += 1
