@@ -183,7 +183,7 @@ def test_only_adapter_weights_get_gradients() -> None:
 
 
 def test_a_switched_off_adapter_is_the_base_exactly_and_comes_back() -> None:
-    model, same_functions = adapted(), tiny_model().requires_grad_(False)
+    model, same_functions = adapted(), tiny_model()
     replace_forwards(same_functions)
     before, base = logits(model), logits(same_functions)
     torch.testing.assert_close(base, logits(tiny_model()))

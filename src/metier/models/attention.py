@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -67,7 +68,7 @@ def blocks_of(segments: Sequence[Segment]) -> tuple[Block, ...]:
 def _document_blocks(stem: slice, start: int, length: int) -> Iterator[Block]:
     n_blocks = -(-length // ROWS)
     edges = [start + length * i // n_blocks for i in range(n_blocks + 1)] if n_blocks else []
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         yield Block(stem, start, first, last)
 
 

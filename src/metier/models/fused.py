@@ -26,7 +26,7 @@ ACTIVATIONS = {"SiLU": SILU, "SiLUActivation": SILU, "GELUTanh": GELU_TANH, "Pyt
 
 
 class Layer(NamedTuple):
-    """A frozen linear layer, weight (out, in) and bias (out,), with its LoRA a (r, in) and b (out, r), or None twice."""
+    """A frozen linear layer, weight (out, in) and bias (out,), with its LoRA a (r, in) and b (out, r) or without."""
 
     weight: Tensor
     bias: Tensor | None
@@ -35,16 +35,21 @@ class Layer(NamedTuple):
     scaling: float
 
 
+def is_trained(weight: Tensor) -> bool:
+    """Whether its own gradient is wanted, which the fused functions do not form."""
+    return weight.requires_grad and torch.is_grad_enabled()
+
+
 def plain_layer(module: nn.Module) -> Layer | None:
     """What a linear layer computes, where that is x W' + b + s (x A') B' with W and b frozen; else None."""
     if type(module) is nn.Linear:
-        return None if module.weight.requires_grad else Layer(module.weight, module.bias, None, None, 0.0)
+        return None if is_trained(module.weight) else Layer(module.weight, module.bias, None, None, 0.0)
     if not isinstance(module, LoraLinear) or type(module.base_layer) is not nn.Linear:
         return None
     base = module.base_layer
     if module.disable_adapters or module.merged:
         return Layer(base.weight, base.bias, None, None, 0.0)
-    if len(module.lora_A) != 1 or base.weight.requires_grad:
+    if len(module.lora_A) != 1 or is_trained(base.weight):
         return None
     name = next(iter(module.lora_A))
     no_dropout = isinstance(module.lora_dropout[name], nn.Identity)

@@ -5,6 +5,7 @@ gradient, on the first module of the class in each model. What is not named, or 
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from metier.models.fused import (
     Layer,
     fused_attention,
     fused_mlp,
+    is_trained,
     lora_linear,
     plain_layer,
     rms_norm,
@@ -88,7 +90,7 @@ def _lora_forward(self: LoraLinear, x: Tensor) -> Any:
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Any:
-    if self.weight.requires_grad or hidden_states.dtype != torch.float32:
+    if is_trained(self.weight) or hidden_states.dtype != torch.float32:
         return _own(self)(hidden_states)
     offset = NORM_OFFSETS[type(self).__name__]
     eps = self.eps if hasattr(self, "eps") else self.variance_epsilon
@@ -142,12 +144,25 @@ def _agrees(module: Any, fused: Callable[..., Any]) -> bool:
     if type(module).__name__ in ATTENTIONS:
         angle = torch.randn(1, n_tokens, module.head_dim // 2, generator=generator).repeat(1, 1, 2)
         arguments = ((angle.cos().to(x), angle.sin().to(x)), None)
-    with torch.enable_grad(), attention.packed(TRIED_SEGMENTS):
+    with torch.enable_grad(), attention.packed(TRIED_SEGMENTS), _base_frozen(module):
         found, expected = (
             list(_value_and_gradients(forward, module, x, arguments))
             for forward in (fused.__get__(module), _own(module))
         )
     return all(torch.allclose(a, b, rtol=CLOSE, atol=CLOSE) for a, b in zip(found, expected, strict=True))
+
+
+@contextmanager
+def _base_frozen(module: nn.Module) -> Iterator[None]:
+    """Only the LoRA of a module asks for gradients within it: a fused function stands back where its weights do."""
+    trained = [p for name, p in module.named_parameters() if p.requires_grad and "lora_" not in name]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _width(module: Any) -> int:
