@@ -144,6 +144,17 @@ class PackReader:
             return nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
         return summed_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
 
+    def row_nll(self, batch: Pack) -> tuple[Tensor, Tensor]:
+        """(scalar as `summed_nll`, (items,) float64 without gradient: nats of each item of the pack)."""
+        if self.why_plain:
+            tokens = nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
+            total = tokens.sum()
+        else:
+            hidden, head = self._hidden(batch), (self.head.weight, self.head.bias, batch.labels, self.softcap)
+            total, tokens = summed_nll(hidden, *head), token_nll(hidden.detach(), *head)
+        by_item = torch.zeros(len(batch.items), dtype=torch.float64)
+        return total, by_item.index_add_(0, batch.owners, tokens.detach().double())
+
     @torch.no_grad()
     def token_nll(self, batch: Pack) -> Tensor:
         """(N,): nats of each supervised token."""
