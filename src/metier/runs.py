@@ -100,6 +100,7 @@ class StepLog:
 
     def _cut(self, n_bytes: int) -> None:
         if os.fstat(self._file.fileno()).st_size < n_bytes:
+            self.close()
             raise RunError(f"{self.path} lost lines since the run stopped: put the file back, or begin a new run.")
         self._file.truncate(n_bytes)
 
