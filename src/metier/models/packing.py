@@ -139,7 +139,7 @@ def packs_of(documents: Iterable[Encoded], n_tokens: int, with_end: bool = True)
 
 
 def divide(documents: Iterable[Encoded], n_tokens: int) -> Iterator[list[Encoded]]:
-    """The documents of each pack of `packs_of`."""
+    """The documents of each pack of `packs_of`, in the order of its items."""
     current: list[Encoded] = []
     starts: dict[tuple[int, ...], tuple[int, int, int]] = {}  # key → documents, their tokens, tokens in common
     for document in documents:
@@ -147,13 +147,17 @@ def divide(documents: Iterable[Encoded], n_tokens: int) -> Iterator[list[Encoded
         grown = _grown(starts.get(key), document, current)
         others = sum(_size(start) for k, start in starts.items() if k != key)
         if current and others + _size(grown) > n_tokens:
-            yield current
+            yield _ordered(current)
             current, starts = [], {}
             grown = _grown(None, document, [])
         current.append(document)
         starts[key] = grown
     if current:
-        yield current
+        yield _ordered(current)
+
+
+def _ordered(documents: Sequence[Encoded]) -> list[Encoded]:
+    return [document for group in _by_start(documents) for document in group]
 
 
 def _grown(start: tuple[int, int, int] | None, document: Encoded, current: Sequence[Encoded]) -> tuple[int, int, int]:
@@ -214,10 +218,20 @@ class PackReader:
 
     def summed_nll(self, batch: Pack) -> Tensor:
         """Scalar: nats summed over the supervised tokens; its gradient reaches the adapter."""
+        return self._nll(batch)[0]
+
+    def row_nll(self, batch: Pack) -> tuple[Tensor, Tensor]:
+        """(scalar as `summed_nll`, (items,) float64 without gradient: nats of each item of the pack)."""
+        total, tokens = self._nll(batch)
+        by_item = torch.zeros(len(batch.items), dtype=torch.float64)
+        return total, by_item.index_add_(0, batch.owners, tokens.detach().double())
+
+    def _nll(self, batch: Pack) -> tuple[Tensor, Tensor]:
+        """(their sum, (N,) nats of each supervised token)"""
         if self.why_plain:
-            logits = self._plain_logits(batch)
-            return nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
-        return summed_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)[0]
+            tokens = nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
+            return tokens.sum(), tokens
+        return summed_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
 
     @torch.no_grad()
     def token_nll(self, batch: Pack) -> Tensor:
