@@ -36,10 +36,14 @@ def forked(arguments: list[str], log: Path, kill_after_s: float | None = None) -
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         os._exit(metier_main(arguments))
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    ended, status = 0, 0
+    while kill_after_s is not None and not ended and time.monotonic() - started < kill_after_s:
+        time.sleep(0.001)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        if kill_after_s is not None:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
     code = None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
     return code, time.monotonic() - started
 
@@ -82,9 +86,10 @@ def kill_and_resume(number: int, command: list[str], out: Path, whole_s: float, 
     while True:
         shutil.rmtree(run, ignore_errors=True)
         at_s = rng.uniform(0, whole_s)
-        code, _ = forked([*command, "--out", str(run)], log, at_s)
+        code, seconds = forked([*command, "--out", str(run)], log, at_s)
         if code is None:
             break
+        whole_s = min(whole_s, seconds)  # the machine is less busy now than it was when the whole run was timed
     found = where(RunFolder(run))
     resumable = RunFolder(run).origin.exists()
     code, seconds = forked(["adapt", "--resume", str(run)] if resumable else [*command, "--out", str(run)], log)
