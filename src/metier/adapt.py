@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from metier.models.generate import Answer
 from metier.models.load import load_base
 from metier.models.packing import PackReader
 from metier.progress import Progress, Silent
+from metier.ranks import this_rank, threads_of_a_rank
 from metier.results import Run
 from metier.runs import MetricsLog, RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, to_toml
@@ -29,10 +31,14 @@ from metier.sources.ledger import Ledger
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines
 from metier.sources.split import Split, split_corpus
+from metier.training import parallel
 from metier.training.loop import StepMetrics, Trained, train
 from metier.training.plan import Plan
 from metier.training.replay import replay_documents
-from metier.training.stream import field_documents, steps
+from metier.training.sharding import shard, sharded, whole_state
+from metier.training.stream import Step, field_documents, steps
+
+LOOKED_AT = 8  # steps
 
 
 def adapt(
@@ -53,14 +59,18 @@ def adapt(
         KeyboardInterrupt: after what was trained so far has been written.
     """
     started = time.monotonic()
-    say = progress or Silent()
+    say = progress if progress and this_rank().is_first else Silent()
     settings = Settings(data=tuple(map(str, data)), fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options)
     run = RunFolder(out or default_folder(settings.data[0]))
     run.require_free()
+    parallel.join(settings.rank_timeout)
     corpus, split = read_data(settings, say)
+    parallel.require_rows(len(split.train))
     subject = prepare(settings, run, say)
+    parallel.require_alike("data or a model", fingerprint(subject, split))
     measure.require_renderable(subject.encoder, corpus.examples)
     planned = measure.make_plan(subject.base, subject.reader, split, settings, started)
+    parallel.require_documents(first_steps(subject, split, planned))
     for line in measure.plan_lines(planned):
         say.say(line)
     with recorded(run):
@@ -85,7 +95,8 @@ def adapt(
         }
         write_json(run.results, results)
     finished = Run(run.path)
-    finished.report()
+    if this_rank().is_first:
+        finished.report()
     return finished
 
 
@@ -103,16 +114,32 @@ def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
 
 def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
     """Load the model and put LoRA on it; the base's weights stay as they are."""
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    if settings.threads or this_rank().of > 1:
+        torch.set_num_threads(settings.threads or threads_of_a_rank())
     keep_memory()
-    base = load_base(settings.model)
+    with parallel.first_of_a_node_first():
+        base = load_base(settings.model)
     if not base.encoder.has_own_template:
         say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
     reader = PackReader(add_lora(base.model, settings.r, settings.alpha, settings.seed))
     if reader.why_plain:
         say.say(f"{reader.why_plain}: each document runs alone, which is slower and the same")
+    if settings.sharding == "fsdp" and parallel.n_ranks() > 1:
+        shard(reader.model)
     return Subject(base, reader, settings, run, say)
+
+
+def fingerprint(subject: Subject, split: Split) -> Iterator[str]:
+    """What must be the same on all ranks."""
+    yield subject.base.sha256
+    for example in (*split.train, *split.select, *split.test):
+        yield from (example.id, example.prompt_text, example.learned_text)
+
+
+def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:
+    """Those of the field without replay, to see whether every rank has something to do."""
+    field = field_documents(split.train, subject.encoder.encode, subject.settings.seed)
+    return islice(steps(field, [], 0.0, planned.step_tokens), LOOKED_AT)
 
 
 @contextmanager
@@ -189,8 +216,16 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
         say.advance(done, f"loss {metrics.loss:.3f}, {metrics.tokens_per_s:.0f} tokens/s")
 
     try:
-        with StopAfterStep(say.say) as stop:
-            trained = train(reader, stream, planned.steps, planned.lr, settings.pack_tokens, on_step, stop.requested)
+        with StopAfterStep(say.say) as stop, sharded(reader.model):
+            trained = train(
+                reader,
+                stream,
+                planned.steps,
+                planned.lr,
+                settings.pack_tokens,
+                on_step,
+                lambda: parallel.any_rank(stop.requested()),
+            )
     finally:
         log.close()
         say.end()
@@ -210,10 +245,12 @@ def save_adapter(subject: Subject) -> None:
     Raises:
         RunError: the disk refuses.
     """
+    if not this_rank().is_first:
+        return
     folder = subject.run.adapter
     partial = folder.with_name("adapter.tmp")
     try:
-        subject.reader.model.save_pretrained(partial)
+        subject.reader.model.save_pretrained(partial, state_dict=whole_state(subject.reader.model))
         subject.base.tokenizer.save_pretrained(partial)
         partial.rename(folder)
     except (OSError, SafetensorError) as error:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from metier.errors import DataError, DivergedError
-from metier.models.packing import Pack, PackReader, packs_of
+from metier.models.encoding import Encoded
+from metier.models.packing import PackReader
+from metier.training import parallel
 from metier.training.schedule import lr_at
 from metier.training.stream import Step
 
@@ -117,24 +119,27 @@ def train_step(
     """One update; returns (loss in nats per supervised token, gradient norm before clipping, supervised tokens).
 
     The losses of all packs are summed and divided once by the step's supervised tokens, so that the update does not
-    depend on how the step is cut into packs.
+    depend on how the step is cut into packs, nor on how many ranks share it.
     """
-    packs = list(packs_of(step.documents, pack_tokens))
-    n_supervised = sum(len(p.labels) for p in packs)
+    n_supervised = sum(document.n_supervised for document in step.documents)  # of all ranks
     if n_supervised == 0:
-        raise DataError(f"no supervised tokens in a step ({_rows(packs)}): every token is masked; check these rows.")
+        raise DataError(
+            f"no supervised tokens in a step ({_rows(step.documents)}): every token is masked; check these rows."
+        )
     total = 0.0
-    for batch in packs:
+    for batch in parallel.own_packs(step.documents, pack_tokens):
         nll = reader.summed_nll(batch)
         (nll / n_supervised).backward()  # type: ignore[no-untyped-call]
         total += nll.item()
-    loss = total / n_supervised
+    loss = parallel.sum_over_ranks(torch.tensor(total, dtype=torch.float64)).item() / n_supervised
     parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM))
+    parallel.sum_gradients(parameters)
+    grad_norm = parallel.clip_gradients(parameters, MAX_GRAD_NORM)
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         optimizer.zero_grad(set_to_none=True)
         raise DivergedError(
-            f"loss {loss:g}, gradient norm {grad_norm:g} at rows {_rows(packs)}: lower --lr or inspect these rows."
+            f"loss {loss:g}, gradient norm {grad_norm:g} at rows {_rows(step.documents)}: "
+            "lower --lr or inspect these rows."
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -151,7 +156,7 @@ def _count(done: Trained, step: Step, n_supervised: int, seconds: float) -> None
     done.windows.update({(document.item, document.window): document.n_bytes for document in step.documents})
 
 
-def _rows(packs: list[Pack], limit: int = 8) -> str:
-    names = [item for batch in packs for item in batch.items]
+def _rows(documents: Sequence[Encoded], limit: int = 8) -> str:
+    names = [document.item for document in documents]
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

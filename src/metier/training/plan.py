@@ -9,7 +9,9 @@ import torch
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, packs_of
 from metier.settings import Settings
+from metier.training.parallel import n_ranks
 from metier.training.replay import TOKENS_PER_ANSWERED_REQUEST, n_requests
+from metier.training.sharding import sharded
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
 MARGIN = 0.92  # of the time is planned: machines are shared, and writing takes a moment
@@ -175,19 +177,24 @@ def step_size(train_tokens: int, settings: Settings) -> int:
 def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[Encoded], pack_tokens: int) -> Speed:
     """Train a pack of rows and score a pack of general texts, twice each; weights and gradients are left as they were.
 
-    Texts are supervised at every token, rows at some: scoring is timed on what costs most.
+    Texts are supervised at every token, rows at some: scoring is timed on what costs most. Every rank does the same at
+    the same time, and their speeds are taken to add up.
     """
     batch = next(packs_of(_repeated(rows, pack_tokens), pack_tokens))
     reader.model.train()
     train_tokens_per_s = 0.0
     if any(p.requires_grad for p in reader.model.parameters()):
-        train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
+        with sharded(reader.model):
+            train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
+            reader.model.zero_grad(set_to_none=True)
         train_tokens_per_s = batch.n_tokens / train_s
-    reader.model.zero_grad(set_to_none=True)
     reader.model.eval()
     read = next(packs_of(_repeated(texts, pack_tokens), pack_tokens, with_end=False))
     score_s = _quicker_of_two(lambda: reader.token_nll(read))
-    return Speed(train_tokens_per_s, read.n_tokens / score_s, GENERATE_ROWS / _generate_step(reader))
+    generate_s = _generate_step(reader)
+    return Speed(
+        n_ranks() * train_tokens_per_s, n_ranks() * read.n_tokens / score_s, n_ranks() * GENERATE_ROWS / generate_s
+    )
 
 
 GENERATE_ROWS = 40
