@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,20 +15,21 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from metier.cli import main
 from metier.evidence import measure
 from metier.evidence.score import score_branches, score_documents
 from metier.models.adapters import add_lora
 from metier.models.encoding import Encoder
-from metier.models.generate import continue_all
 from metier.models.packing import Branches, PackReader
 from metier.progress import Silent
 from metier.ranks import this_rank
+from metier.runs import MetricsLog
 from metier.sources import general
 from metier.training import parallel
-from metier.training.loop import StepMetrics, train
-from metier.training.sharding import load_sharded, save_sharded, shard, sharded, whole_state
+from metier.training.loop import StepMetrics, train, train_step
+from metier.training.sharding import load_sharded, save_sharded, shard, sharded
 from metier.training.stream import Step
 from tiny import documents, random_ids, tiny_model, tiny_tokenizer
 
@@ -50,34 +52,41 @@ def model_to_train(sharding: str, seed: int = 0) -> Any:
     return reader
 
 
-def trained(sharding: str) -> tuple[PackReader, list[StepMetrics]]:
+def trained(sharding: str) -> tuple[PackReader, list[StepMetrics], tuple[int, int]]:
+    """What was trained, its steps, and the numbers that this rank held in training and after it."""
     reader = model_to_train(sharding)
     seen: list[StepMetrics] = []
     with sharded(reader.model):
         train(reader, iter(steps()), N_STEPS, RATE, PACK_TOKENS, seen.append)
-    return reader, seen
+        during = held(reader.model)
+    return reader, seen, (during, held(reader.model))
+
+
+def held(model: Any) -> int:
+    """Numbers of the weights on this rank."""
+    return sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in model.parameters())
 
 
 def weights(model: Any) -> dict[str, list[float]]:
     return {n: p.detach().flatten().tolist() for n, p in model.named_parameters() if "lora_" in n}
 
 
-def training(folder: Path) -> dict[str, Any]:
+def training(_: Path) -> dict[str, Any]:
     """Losses, norms and weights of the same steps, in one process or in several."""
     found: dict[str, Any] = {}
     for sharding in ("none", "fsdp") if parallel.n_ranks() > 1 else ("none",):
-        reader, seen = trained(sharding)
+        reader, seen, held_numbers = trained(sharding)
         found[sharding] = {
             "losses": [m.loss for m in seen],
             "norms": [m.grad_norm for m in seen],
             "supervised": [m.supervised_tokens for m in seen],
             "weights": weights(reader.model),
-            "named": sorted(whole_state(reader.model) or {})[:1],
+            "held": held_numbers,
         }
     return found
 
 
-def scoring(folder: Path) -> dict[str, Any]:
+def scoring(_: Path) -> dict[str, Any]:
     """Sums of texts with windows and of branches, and answers; what was read by this rank."""
     reader = PackReader(tiny_model())
     own = 0
@@ -87,7 +96,9 @@ def scoring(folder: Path) -> dict[str, Any]:
         own += n_tokens
 
     texts = [*documents(30, 9, 22, 14, 17, 5, 28), *documents(30, 9, seed=30)]  # d0 and d1 have two windows
-    branches = [Branches(f"b{i}", random_ids(4 + i, i), (random_ids(3, 50 + i), random_ids(5, 80 + i))) for i in range(5)]
+    branches = [
+        Branches(f"b{i}", random_ids(4 + i, i), (random_ids(3, 50 + i), random_ids(5, 80 + i))) for i in range(5)
+    ]
     scored = score_documents(reader, texts, PACK_TOKENS, count)
     chosen = score_branches(reader, branches, PACK_TOKENS, count)
     encoder = Encoder(tiny_tokenizer(), 512)
@@ -99,15 +110,12 @@ def scoring(folder: Path) -> dict[str, Any]:
     }
 
 
-class Interrupted(Exception):
-    pass
-
-
 def moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Weights and optimizer states, whole, exactly."""
 
     def whole(t: Tensor) -> list[float]:
-        return (t.full_tensor() if hasattr(t, "full_tensor") else t).detach().flatten().tolist()
+        values: list[float] = (t.full_tensor() if isinstance(t, DTensor) else t).detach().flatten().tolist()
+        return values
 
     names = {id(p): n for n, p in model.named_parameters()}
     states = {names[id(p)]: {k: whole(t) for k, t in state.items()} for p, state in optimizer.state.items()}
@@ -115,8 +123,6 @@ def moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def stepped(reader: PackReader, n: int) -> torch.optim.Optimizer:
-    from metier.training.loop import train_step
-
     optimizer = torch.optim.AdamW([p for p in reader.model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
     for step in steps()[:n]:
         train_step(reader, optimizer, step, PACK_TOKENS)
@@ -167,8 +173,18 @@ def small_pack(patch: pytest.MonkeyPatch) -> None:
 
 
 def hindered(kind: str) -> None:
-    """Let the second rank fail, hang or die when it begins to read the evidence."""
+    """Let the second rank fail, hang or die when it begins to read the evidence, or be interrupted at the third step."""
     if not kind or this_rank().is_first:
+        return
+    if kind == "interrupt":
+        write = MetricsLog.write
+
+        def write_and_interrupt(self: MetricsLog, **values: Any) -> None:
+            write(self, **values)
+            if values["step"] == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        MetricsLog.write = write_and_interrupt  # type: ignore[method-assign]
         return
 
     def hinder(*_: object, **__: object) -> None:
@@ -198,7 +214,7 @@ class Launched:
 
 
 def launch(n_ranks: int, *arguments: str | Path, **environment: str) -> Launched:
-    """This file under torchrun: a job and its folder, or `metier` and its arguments."""
+    """This file under torchrun: `jobs` and a folder, or `metier` and its arguments, `then` the next command."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_ranks)]
     done = subprocess.run(
         [*command, __file__, *map(str, arguments)],
@@ -211,11 +227,11 @@ def launch(n_ranks: int, *arguments: str | Path, **environment: str) -> Launched
     return Launched(done.returncode, done.stdout, done.stderr)
 
 
-def results(n_ranks: int, job: str, folder: Path) -> list[dict[str, Any]]:
-    """What each rank found."""
-    done = launch(n_ranks, job, folder)
+def results(n_ranks: int, folder: Path) -> list[dict[str, Any]]:
+    """What each rank found, job by job."""
+    done = launch(n_ranks, "jobs", folder)
     assert done.code == 0, done.err
-    return [json.loads((folder / f"{job}-{rank}.json").read_text()) for rank in range(n_ranks)]
+    return [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(n_ranks)]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -224,11 +240,14 @@ def run(arguments: Sequence[str]) -> int:
         with pytest.MonkeyPatch.context() as patch:
             small_pack(patch)
             hindered(os.environ.get("HINDER", ""))
-            return main(arguments[1:])
-    job, folder = arguments[0], Path(arguments[1])
+            for command in " ".join(arguments).split(" then "):
+                if code := main(command.split()[1:]):
+                    return code
+        return 0
+    folder = Path(arguments[1])
     parallel.join(60)
-    found = JOBS[job](folder)
-    (folder / f"{job}-{this_rank().number}.json").write_text(json.dumps(found))
+    found = {name: job(folder) for name, job in JOBS.items()}
+    (folder / f"found-{this_rank().number}.json").write_text(json.dumps(found))
     return 0
 
 

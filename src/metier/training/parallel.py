@@ -5,12 +5,15 @@ they were, and the first rank is the only one.
 """
 
 import hashlib
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
+from types import FrameType
 from typing import TypeVar
 
 import torch
@@ -51,6 +54,8 @@ def join(timeout_s: float) -> None:
         group = PrefixStore("metier/group", _store())
         limit = timedelta(seconds=timeout_s)
         dist.init_process_group(backend, store=group, rank=rank.number, world_size=rank.of, timeout=limit)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 def n_ranks() -> int:
@@ -246,24 +251,42 @@ def naming_the_missing() -> Iterator[None]:
 
 
 def _missing(reason: str) -> str:
-    """Ranks that still run say so; the others are those that did not answer, or that told the user why."""
-    me = this_rank()
+    """What a rank that has told the user why it ended said; else a sentence that names those that do not answer."""
     try:
-        store = _store()
-        store.set(f"{WAITING}{me.number}", "")
-        until = time.monotonic() + GRACE_S
-        while not store.check([TOLD]) and time.monotonic() < until:
-            time.sleep(0.1)
-        if store.check([TOLD]):
-            return str(store.get(TOLD).decode())
-        silent = [str(i) for i in range(me.of) if not store.check([f"{WAITING}{i}"])]
+        silent = _silent_ranks()
+        if _store().check([TOLD]):
+            return str(_store().get(TOLD).decode())
     except dist.DistError as error:
         return f"the node of rank 0 cannot be reached ({_first_line(error)}): look at it, and run again."
     if not silent:
         return f"the ranks cannot reach one another ({_first_line(reason)}): look at the network between them."
-    ended = "Connection" in reason
-    happened = "ended without a word" if ended else "did not answer in time (--rank-timeout)"
-    return f"rank {', '.join(silent)} {happened}: look at its output and at the memory and load of its machine."
+    happened = "did not answer in time (--rank-timeout)" if "imed out" in reason else "ended without a word"
+    numbers = ", ".join(map(str, silent))
+    return f"rank {numbers} {happened}: look at its output and at the memory and load of its machine."
+
+
+def _silent_ranks() -> list[int]:
+    """Say that this rank is here, wait a moment, and find those that did not say so."""
+    me, store = this_rank(), _store()
+    store.set(f"{WAITING}{me.number}", "")
+    until = time.monotonic() + GRACE_S
+    while not store.check([TOLD]) and time.monotonic() < until:
+        time.sleep(0.1)
+    return [i for i in range(me.of) if not store.check([f"{WAITING}{i}"])]
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    """torchrun stops the ranks of a run when one has ended, and when it is stopped itself.
+
+    Raises:
+        RankError: a rank has ended.
+        KeyboardInterrupt: they are all there.
+    """
+    del number, frame
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _silent_ranks() or _store().check([TOLD]):
+        raise RankError(_missing("ended"))
+    raise KeyboardInterrupt
 
 
 def _first_line(reason: object) -> str:
