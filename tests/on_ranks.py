@@ -173,7 +173,7 @@ def small_pack(patch: pytest.MonkeyPatch) -> None:
 
 
 def hindered(kind: str) -> None:
-    """Let the second rank fail, hang or die when it begins to read the evidence, or be interrupted at the third step."""
+    """Let the second rank fail, hang or die when it begins to read the evidence, or be interrupted in step 3."""
     if not kind or this_rank().is_first:
         return
     if kind == "interrupt":

@@ -68,7 +68,7 @@ def test_alone_every_sum_and_division_is_what_it_was(monkeypatch: pytest.MonkeyP
 
 def test_documents_are_divided_longest_first_to_the_part_that_has_least() -> None:
     sizes = [3, 9, 4, 4, 8, 2]
-    assert parallel.divided(sizes, 2) == [[1, 2, 5], [0, 3, 4]]
+    assert parallel.divided(sizes, 2) == [[1, 3, 5], [0, 2, 4]]
     assert parallel.divided([5], 3) == [[0], [], []]
 
 
@@ -229,7 +229,7 @@ def test_fsdp_holds_a_part_of_the_layers_while_it_trains_and_all_of_them_afterwa
     whole = two[0]["training"]["none"]["held"]
     for during, after in held:
         assert after == whole[0] == whole[1]
-        assert during < 0.75 * after  # the embedding is not divided
+        assert during < 0.8 * after  # embedding and head, half of this model, are not divided
     assert sum(during for during, _ in held) < 1.6 * whole[0]
 
 
@@ -275,7 +275,7 @@ def arguments(folder: Path, rows: Path) -> list[str | Path]:
 @pytest.fixture(scope="module")
 def commands(folder: Path, arguments: list[str | Path]) -> on_ranks.Launched:
     """Two runs of the command, one after the other, in the same two ranks."""
-    none, fsdp = ([*arguments, "--out", folder / name, "--sharding", name] for name in ("with-none", "with-fsdp"))
+    none, fsdp = ([*arguments, "--out", folder / f"with-{how}", "--sharding", how] for how in ("none", "fsdp"))
     return launch(2, *none, "then", *fsdp, METIER_CACHE=str(folder / "cache of two"))
 
 

@@ -1,5 +1,6 @@
 """A model whose weights, gradients and optimizer states are divided over the ranks while it trains (torch's FSDP2)."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,7 +82,7 @@ def save_sharded(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> 
     The parts are read again by any number of ranks, sharded or not.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    with naming_the_missing():
+    with _checkpointing():
         save(_trained_state(model, optimizer), storage_writer=writer, no_dist=n_ranks() == 1)
 
 
@@ -90,12 +91,19 @@ def load_sharded(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> 
     for group in optimizer.param_groups:
         for p in group["params"]:
             optimizer.state[p] = {"step": torch.zeros(()), **{name: torch.zeros_like(p) for name in MOMENTS}}
-    with naming_the_missing():
+    with _checkpointing():
         load(
             _trained_state(model, optimizer),
             storage_reader=HuggingFaceStorageReader(str(folder)),
             no_dist=n_ranks() == 1,
         )
+
+
+@contextmanager
+def _checkpointing() -> Iterator[None]:
+    with naming_the_missing(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is meant when there is one
+        yield
 
 
 def _trained_state(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
