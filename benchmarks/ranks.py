@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from metier.ranks import this_rank, threads_of_a_rank
 from metier.settings import Settings, learning_rate
 from metier.sources.read import read_corpus
 from metier.training import parallel
-from metier.training.loop import StepMetrics, train
+from metier.training.loop import Recipe, StepMetrics, train
 from metier.training.sharding import shard, sharded
 from metier.training.stream import field_documents, steps
 
@@ -42,10 +41,10 @@ def worker(data: str, n_steps: int, sharding: str, out: Path) -> None:
     if sharding == "fsdp":
         shard(reader.model)
     field = field_documents(read_corpus([data]).examples, base.encoder.encode, settings.seed)
-    stream = islice(steps(field, [], 0.0, settings.step_tokens), n_steps + 1)
+    recipe = Recipe(n_steps + 1, learning_rate(base.n_parameters), settings.pack_tokens)
     seen: list[StepMetrics] = []
     with sharded(reader.model):
-        train(reader, stream, n_steps + 1, learning_rate(base.n_parameters), settings.pack_tokens, seen.append)
+        train(reader, lambda: steps(field, [], 0.0, settings.step_tokens), recipe, seen.append)
     if this_rank().is_first:
         counted = seen[1:]
         rate = sum(m.tokens for m in counted) / sum(m.seconds for m in counted)

@@ -1,8 +1,10 @@
 """What the tests of several ranks run under torchrun: a job by name, in processes of one thread each."""
 
 import json
+import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,17 +20,19 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from metier.cli import main
+from metier.errors import DivergedError
 from metier.evidence import measure
 from metier.evidence.score import score_branches, score_documents
 from metier.models.adapters import add_lora
 from metier.models.encoding import Encoder
-from metier.models.packing import Branches, PackReader
+from metier.models.packing import Branches, Pack, PackReader
 from metier.progress import Silent
 from metier.ranks import this_rank
-from metier.runs import MetricsLog
+from metier.runs import RunFolder, StepLog
 from metier.sources import general
 from metier.training import parallel
-from metier.training.loop import StepMetrics, train, train_step
+from metier.training.journal import Journal
+from metier.training.loop import Recipe, StepMetrics, Trained, train, train_step
 from metier.training.sharding import load_sharded, save_sharded, shard, sharded
 from metier.training.stream import Step
 from tiny import documents, random_ids, tiny_model, tiny_tokenizer
@@ -52,14 +56,26 @@ def model_to_train(sharding: str, seed: int = 0) -> Any:
     return reader
 
 
-def trained(sharding: str) -> tuple[PackReader, list[StepMetrics], tuple[int, int]]:
-    """What was trained, its steps, and the numbers that this rank held in training and after it."""
-    reader = model_to_train(sharding)
+def session(
+    reader: PackReader, run: Path, say: Callable[[str], None] = lambda _: None, stop_after: int = N_STEPS
+) -> tuple[Trained, list[StepMetrics], int]:
+    """What was done, its steps, and the numbers that this rank held in training; the run goes on from its folder."""
+    if this_rank().is_first:
+        run.mkdir(exist_ok=True)
     seen: list[StepMetrics] = []
+    parallel.any_rank(False)  # the folder is there
+    journal = Journal(RunFolder(run), {}, 1e9, 0.0, say)
+    recipe = Recipe(N_STEPS, RATE, PACK_TOKENS)
     with sharded(reader.model):
-        train(reader, iter(steps()), N_STEPS, RATE, PACK_TOKENS, seen.append)
+        stop = lambda: seen[-1].step == stop_after  # noqa: E731
+        done = train(reader, lambda: iter(steps()), recipe, seen.append, stop, say, journal)
         during = held(reader.model)
-    return reader, seen, (during, held(reader.model))
+    journal.close()
+    return done, seen, during
+
+
+def here(folder: Path, name: str) -> Path:
+    return folder / f"{name}-{parallel.n_ranks()}"
 
 
 def held(model: Any) -> int:
@@ -71,17 +87,18 @@ def weights(model: Any) -> dict[str, list[float]]:
     return {n: p.detach().flatten().tolist() for n, p in model.named_parameters() if "lora_" in n}
 
 
-def training(_: Path) -> dict[str, Any]:
+def training(folder: Path) -> dict[str, Any]:
     """Losses, norms and weights of the same steps, in one process or in several."""
     found: dict[str, Any] = {}
     for sharding in ("none", "fsdp") if parallel.n_ranks() > 1 else ("none",):
-        reader, seen, held_numbers = trained(sharding)
+        reader = model_to_train(sharding)
+        _, seen, during = session(reader, here(folder, f"run-{sharding}"))
         found[sharding] = {
             "losses": [m.loss for m in seen],
             "norms": [m.grad_norm for m in seen],
             "supervised": [m.supervised_tokens for m in seen],
             "weights": weights(reader.model),
-            "held": held_numbers,
+            "held": (during, held(reader.model)),
         }
     return found
 
@@ -137,6 +154,7 @@ def saving(folder: Path) -> dict[str, Any]:
         with sharded(reader.model):
             optimizer = stepped(reader, 3)
             save_sharded(folder / sharding, reader.model, optimizer)
+            session(model_to_train(sharding), folder / f"stopped-{sharding}", stop_after=2)
             found[sharding] = moments(reader.model, optimizer)
     return found
 
@@ -154,11 +172,71 @@ def loading(folder: Path) -> dict[str, Any]:
     return found
 
 
+def going_on(folder: Path) -> dict[str, Any]:
+    """Go on from what two ranks had stopped after two steps, whichever way; each time in a copy of its own."""
+    found = {}
+    for saved in ("none", "fsdp"):
+        for sharding in ("none", "fsdp") if parallel.n_ranks() > 1 else ("none",):
+            run = here(folder, f"{saved}-into-{sharding}")
+            if this_rank().is_first:
+                shutil.copytree(folder / f"stopped-{saved}", run)
+            reader = model_to_train(sharding, seed=1)
+            _, seen, _ = session(reader, run)
+            found[f"{saved} into {sharding}"] = {"steps": [m.step for m in seen], "weights": weights(reader.model)}
+    return found
+
+
+def spoiled(sharding: str, how: Callable[[Pack, int], float]) -> PackReader:
+    """On the last rank the loss of a pack is multiplied by what `how` says to the pack and its number, from 1."""
+    reader = model_to_train(sharding)
+    real, n = reader.row_nll, 0
+
+    def row_nll(batch: Pack) -> tuple[Tensor, Tensor]:
+        nonlocal n
+        n += 1
+        nll, rows = real(batch)
+        factor = how(batch, n) if this_rank().number == parallel.n_ranks() - 1 else 1.0
+        return nll * factor, rows * factor
+
+    reader.row_nll = row_nll  # type: ignore[method-assign]
+    return reader
+
+
+def failing(folder: Path) -> dict[str, Any]:
+    """One rank alone has a number that is not finite, once or always, or no memory for packs of over 20 tokens."""
+    found: dict[str, Any] = {}
+
+    def too_large(batch: Pack, _: int) -> float:
+        if batch.n_tokens > 20 and len(batch.items) > 1:
+            torch.empty(2**55)
+        return 1.0
+
+    for name, how in (("once", lambda _, n: math.nan if n == 4 else 1.0), ("memory", too_large)):
+        said: list[str] = []
+        reader = spoiled("none", how)
+        done, seen, _ = session(reader, here(folder, f"run-{name}"), said.append)
+        found[name] = {
+            "said": said,
+            "steps": [m.step for m in seen],
+            "rollbacks": [[r.step, r.to_step] for r in done.rollbacks],
+            "pack_tokens": done.pack_tokens,
+            "losses": [m.loss for m in seen],
+            "weights": weights(reader.model),
+        }
+    try:
+        session(spoiled("none", lambda *_: math.nan), here(folder, "run-always"))
+    except DivergedError as error:
+        found["always"] = str(error)
+    return found
+
+
 JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "training": training,
     "scoring": scoring,
     "saving": saving,
     "loading": loading,
+    "going on": going_on,
+    "failing": failing,
 }
 
 
@@ -177,14 +255,14 @@ def hindered(kind: str) -> None:
     if not kind or this_rank().is_first:
         return
     if kind == "interrupt":
-        write = MetricsLog.write
+        write = StepLog.write
 
-        def write_and_interrupt(self: MetricsLog, **values: Any) -> None:
+        def write_and_interrupt(self: StepLog, **values: Any) -> None:
             write(self, **values)
-            if values["step"] == 3:
+            if values["step"] == 3 and "loss" in values:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        MetricsLog.write = write_and_interrupt  # type: ignore[method-assign]
+        StepLog.write = write_and_interrupt  # type: ignore[method-assign]
         return
 
     def hinder(*_: object, **__: object) -> None:

@@ -13,10 +13,10 @@ import on_ranks
 from metier.adapt import adapt
 from metier.cli.terminal import complain
 from metier.errors import RankError
-from metier.models.packing import packs_of
+from metier.models.packing import divide, packs_of
 from metier.progress import Silent
 from metier.ranks import Rank, this_rank, threads_of_a_rank
-from metier.runs import MetricsLog, RunFolder, read_jsonl, write_json
+from metier.runs import RunFolder, StepLog, read_jsonl, write_json
 from metier.training import parallel
 from metier.training.stream import Step
 from on_ranks import launch
@@ -59,8 +59,9 @@ def test_alone_every_sum_and_division_is_what_it_was(monkeypatch: pytest.MonkeyP
     assert not parallel.any_rank(False)
     assert parallel.own_part([3, 1, 2]) == [0, 1, 2]
     rows = documents(21, 7, 16, 11, 5)
-    one, other = parallel.own_packs(rows, 32), list(packs_of(rows, 32))
-    assert [p.items for p in one] == [p.items for p in other]
+    own = parallel.own_packs(rows, 32)
+    assert [p.items for _, p in own] == [p.items for p in packs_of(rows, 32)]
+    assert [group for group, _ in own] == list(divide(rows, 32))
 
 
 # Division
@@ -75,17 +76,20 @@ def test_documents_are_divided_longest_first_to_the_part_that_has_least() -> Non
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 7])
 def test_every_rank_gets_as_many_packs_and_every_document_is_in_one(n_ranks: int) -> None:
     sizes = [(37 * i) % 90 + 10 for i in range(40)]
-    parts = parallel.packs_by_rank(sizes, n_ranks, 128)
-    assert len({len(packs) for packs in parts}) == 1
-    assert sorted(i for packs in parts for pack in packs for i in pack) == list(range(40))
-    loads = [sum(sizes[i] for pack in packs for i in pack) for packs in parts]
+    rows = documents(*sizes)
+    parts = parallel.groups_by_rank(rows, n_ranks, 128)
+    assert len({len(groups) for groups in parts}) == 1
+    assert sorted(d.item for groups in parts for group in groups for d in group) == sorted(d.item for d in rows)
+    loads = [sum(len(d.ids) for group in groups for d in group) for groups in parts]
     assert max(loads) - min(loads) <= max(sizes)
     assert max(loads) <= 1.1 * sum(sizes) / n_ranks
-    assert all(sum(sizes[i] for i in pack) <= 128 for packs in parts for pack in packs)
+    assert all(sum(len(d.ids) for d in group) <= 128 for groups in parts for group in groups)
 
 
-def test_a_document_longer_than_a_pack_has_a_pack_of_its_own() -> None:
-    assert parallel.packs_by_rank([300, 20, 20], 2, 64) == [[[0]], [[1, 2]]]
+def test_a_rank_without_a_document_has_an_empty_pack_where_others_have_one() -> None:
+    long, *short = documents(300, 20, 20)
+    assert parallel.groups_by_rank([long, *short], 2, 64) == [[[long]], [short]]
+    assert parallel.groups_by_rank([long], 2, 64) == [[[long]], [[]]]
 
 
 def test_more_ranks_than_rows_or_than_documents_in_any_step_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +119,7 @@ def test_only_the_first_rank_writes_files(monkeypatch: pytest.MonkeyPatch, tmp_p
     run.create()
     run.set_status("running")
     write_json(tmp_path / "x.json", 1)
-    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log = StepLog(tmp_path / "metrics.jsonl", 7)
     log.write(step=1)
     log.close()
     assert list(tmp_path.iterdir()) == []
@@ -224,6 +228,17 @@ def test_two_ranks_have_the_losses_the_norms_and_the_weights_of_one(
     assert two[0]["training"][sharding]["weights"] == two[1]["training"][sharding]["weights"]
 
 
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_the_first_rank_writes_down_the_losses_of_the_rows_of_all(sharding: str, one: object, folder: Path) -> None:
+    del one
+    found, expected = (list(read_jsonl(folder / run / "rows.jsonl")) for run in (f"run-{sharding}-2", "run-none-1"))
+    assert [r["step"] for r in found] == [r["step"] for r in expected] == [1, 2, 3, 4]
+    for line, other in zip(found, expected, strict=True):
+        rows, others = sorted(line["rows"]), sorted(other["rows"])
+        assert [r[:3] for r in rows] == [r[:3] for r in others]
+        assert [r[3] for r in rows] == pytest.approx([r[3] for r in others], rel=1e-4)
+
+
 def test_fsdp_holds_a_part_of_the_layers_while_it_trains_and_all_of_them_afterwards(two: list[dict[str, Any]]) -> None:
     held = [rank["training"]["fsdp"]["held"] for rank in two]
     whole = two[0]["training"]["none"]["held"]
@@ -253,6 +268,42 @@ def test_what_two_ranks_saved_is_loaded_to_the_bit_by_one_and_by_two(
         assert rank["loading"][f"{saved} into none"] == expected
         assert rank["loading"][f"{saved} into fsdp"] == expected
     assert {path.suffix for path in (folder / saved).iterdir()} == {".safetensors"}
+
+
+@pytest.mark.parametrize("saved", ["none", "fsdp"])
+def test_a_run_of_two_ranks_goes_on_in_one_and_in_two_sharded_or_not(
+    saved: str, one: dict[str, Any], two: list[dict[str, Any]], folder: Path
+) -> None:
+    expected = one["training"]["none"]["weights"]
+    assert [p.name for p in (folder / f"stopped-{saved}" / "checkpoints").iterdir() if p.name != "step-000000"] == [
+        "step-000002"
+    ]
+    runs = [one["going on"][f"{saved} into none"]]
+    runs += [rank["going on"][f"{saved} into {sharding}"] for rank in two for sharding in ("none", "fsdp")]
+    for found in runs:
+        assert found["steps"] == [3, 4]
+        for name, values in expected.items():
+            assert found["weights"][name] == pytest.approx(values, rel=1e-4, abs=1e-5), name
+
+
+def test_a_number_of_one_rank_that_is_not_finite_rolls_all_back_alike(two: list[dict[str, Any]]) -> None:
+    first, second = (rank["failing"] for rank in two)
+    assert first["once"] == second["once"]
+    (rollback,) = first["once"]["rollbacks"]
+    assert rollback[1] == 0
+    assert first["once"]["steps"][-4:] == [1, 2, 3, 4]
+    assert first["always"] == second["always"]
+    assert "has loss nan" in first["always"]
+
+
+def test_memory_that_runs_out_on_one_rank_halves_the_packs_of_all(
+    one: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
+    first, second = (rank["failing"]["memory"] for rank in two)
+    assert first == second
+    assert first["pack_tokens"] < on_ranks.PACK_TOKENS
+    assert first["said"][0].startswith("memory ran out at step 1: packs of 16 tokens")
+    assert first["losses"] == pytest.approx(one["training"]["none"]["losses"], rel=1e-5)
 
 
 # The whole command
@@ -359,13 +410,18 @@ def test_a_rank_that_hangs_or_dies_is_named(
 
 
 @pytest.mark.slow
-def test_a_signal_that_reaches_one_rank_stops_all_after_the_same_step(
-    arguments: list[str | Path], folder: Path
+def test_a_signal_that_reaches_one_rank_stops_all_after_the_same_step_and_the_run_goes_on(
+    arguments: list[str | Path], alone: Path, folder: Path
 ) -> None:
     run = folder / "interrupted"
     done = launch(2, *arguments, "--out", run, HINDER="interrupt", METIER_CACHE=str(folder / "cache"))
     (line,) = done.complaints
-    assert "holds the adapter after 3 steps" in line
+    assert "holds everything up to step 3, and the adapter as it was then" in line
     assert len(list(read_jsonl(run / "metrics.jsonl"))) == 3
     assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
     assert 130 in done.exit_codes <= {130, -15}
+    again = launch(2, "metier", "adapt", "--resume", run, METIER_CACHE=str(folder / "cache"))
+    assert again.code == 0, again.err
+    found, expected = (list(read_jsonl(path / "metrics.jsonl")) for path in (run, alone))
+    assert [r["step"] for r in found] == [r["step"] for r in expected]
+    assert [r["loss"] for r in found] == pytest.approx([r["loss"] for r in expected], rel=1e-5)

@@ -60,6 +60,7 @@ def prove(
     sizes, speed = measure.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
     evidence = parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds))
+    run.create()
     with recorded(run):
         write_text(run.config, to_toml(settings))
         write_json(run.plan, {"evidence": asdict(evidence), "speed": asdict(speed)})

@@ -8,13 +8,13 @@ import hashlib
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from types import FrameType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor
 
 from metier.errors import RankError
 from metier.models.encoding import Encoded
-from metier.models.packing import Pack, pack, packs_of
+from metier.models.packing import Pack, divide, pack
 from metier.ranks import this_rank
 from metier.training.stream import Step
 
@@ -74,6 +74,11 @@ def from_first(value: T) -> T:
     with naming_the_missing():
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
+
+
+def by_first(work: Callable[[], T]) -> T:
+    """What `work` returns on the first rank, where alone it is done."""
+    return from_first(work() if this_rank().is_first else cast(T, None))
 
 
 def from_all(value: T) -> list[T]:
@@ -163,32 +168,27 @@ def own_part(sizes: Sequence[int]) -> list[int]:
     return divided(sizes, n_ranks())[this_rank().number if n_ranks() > 1 else 0]
 
 
-def packs_by_rank(sizes: Sequence[int], n: int, pack_tokens: int) -> list[list[list[int]]]:
-    """[rank][pack] → indices of the documents of a step; as many packs on every rank, some of them empty if it must be.
+def groups_by_rank(documents: Sequence[Encoded], n: int, pack_tokens: int) -> list[list[list[Encoded]]]:
+    """[rank][pack] → documents of a step; as many packs on every rank, the last ones empty if it must be.
 
-    Ranks are balanced by tokens; packs hold at most `pack_tokens` unless one document is longer.
+    Ranks are balanced by tokens; the packs of each are those of `divide`.
     """
-    by_rank = divided(sizes, n)
-    n_packs = 0
-    while True:
-        n_packs += 1
-        parts = [[[own[i] for i in part] for part in divided([sizes[i] for i in own], n_packs)] for own in by_rank]
-        packs = [part for own in parts for part in own]
-        if all(len(part) < 2 or sum(sizes[i] for i in part) <= pack_tokens for part in packs):
-            return parts
+    parts = divided([len(d.ids) for d in documents], n)
+    by_rank = [list(divide([documents[i] for i in part], pack_tokens)) for part in parts]
+    n_packs = max(map(len, by_rank))
+    return [groups + [[]] * (n_packs - len(groups)) for groups in by_rank]
 
 
-def own_packs(documents: Sequence[Encoded], pack_tokens: int) -> list[Pack]:
-    """This rank's packs of a step.
+def own_packs(documents: Sequence[Encoded], pack_tokens: int) -> list[tuple[list[Encoded], Pack]]:
+    """This rank's packs of a step, each with its documents in the order of its items.
 
     A rank that has no document where others have one reads the shortest without its labels, so that all ranks
     make the same passes: sharded weights are gathered by all ranks together.
     """
-    if n_ranks() == 1:
-        return list(packs_of(documents, pack_tokens))
-    parts = packs_by_rank([len(d.ids) for d in documents], n_ranks(), pack_tokens)[this_rank().number]
+    n = n_ranks()
+    groups = groups_by_rank(documents, n, pack_tokens)[this_rank().number if n > 1 else 0]
     shortest = min(documents, key=lambda d: len(d.ids))
-    return [pack([documents[i] for i in part]) if part else _unlabelled(pack([shortest])) for part in parts]
+    return [(group, pack(group) if group else _unlabelled(pack([shortest]))) for group in groups]
 
 
 def _unlabelled(batch: Pack) -> Pack:

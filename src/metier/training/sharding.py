@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from metier.errors import ModelError
 from metier.training.parallel import n_ranks, naming_the_missing
@@ -71,9 +72,27 @@ def _units(model: Any) -> list[FSDPModule]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
+def is_divided(model: Any) -> bool:
+    """Whether `shard` was given it."""
+    return bool(_units(model))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that is divided over the ranks, which call it together; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def divided_as(like: Tensor, tensor: Tensor) -> Tensor:
+    """This rank's part of a whole `tensor`, where `like` is divided over the ranks; else all of it, on its device."""
+    found = tensor.to(like.device)
+    if isinstance(like, DTensor):
+        return distribute_tensor(found, like.device_mesh, like.placements, src_data_rank=None)
+    return found
+
+
 def whole_state(model: Any) -> dict[str, Tensor] | None:
     """The weights by name, for saving; None for a model that `shard` was not given, whose own state will do."""
-    return {name: p.detach() for name, p in model.named_parameters()} if _units(model) else None
+    return {name: p.detach() for name, p in model.named_parameters()} if is_divided(model) else None
 
 
 def save_sharded(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
