@@ -8,7 +8,7 @@ import torch
 
 from metier.errors import RunError
 from metier.models.encoding import Encoded
-from metier.models.packing import PackReader, packs_of
+from metier.models.packing import PackReader, divide, pack
 from metier.runs import RunFolder, read_json
 from metier.settings import Settings
 from metier.training.parallel import n_ranks
@@ -22,7 +22,7 @@ FEWEST_STEPS = 8
 
 @dataclass(frozen=True)
 class Speed:
-    """Measured on this machine, this model and this data; tokens without padding."""
+    """Measured on this machine, this model and this data; tokens of the documents, without padding."""
 
     train_tokens_per_s: float  # 0 where nothing is to be trained
     score_tokens_per_s: float
@@ -198,21 +198,27 @@ def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[E
     Texts are supervised at every token, rows at some: scoring is timed on what costs most. Every rank does the same at
     the same time, and their speeds are taken to add up.
     """
-    batch = next(packs_of(_repeated(rows, pack_tokens), pack_tokens))
+    row_group = next(divide(_repeated(rows, pack_tokens), pack_tokens))
+    batch = pack(row_group)
     reader.model.train()
     train_tokens_per_s = 0.0
     if any(p.requires_grad for p in reader.model.parameters()):
         with sharded(reader.model):
             train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
             reader.model.zero_grad(set_to_none=True)
-        train_tokens_per_s = batch.n_tokens / train_s
+        train_tokens_per_s = _n_tokens(row_group) / train_s
     reader.model.eval()
-    read = next(packs_of(_repeated(texts, pack_tokens), pack_tokens, with_end=False))
+    text_group = next(divide(_repeated(texts, pack_tokens), pack_tokens))
+    read = pack(text_group, with_end=False)
     score_s = _quicker_of_two(lambda: reader.token_nll(read))
+    n = n_ranks()
     generate_s = _generate_step(reader)
-    return Speed(
-        n_ranks() * train_tokens_per_s, n_ranks() * read.n_tokens / score_s, n_ranks() * GENERATE_ROWS / generate_s
-    )
+    return Speed(n * train_tokens_per_s, n * _n_tokens(text_group) / score_s, n * GENERATE_ROWS / generate_s)
+
+
+def _n_tokens(documents: Sequence[Encoded]) -> int:
+    """Of the documents as they are planned: what a pack shares between them is counted for each."""
+    return sum(len(document.ids) for document in documents)
 
 
 GENERATE_ROWS = 40
