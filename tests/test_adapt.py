@@ -337,7 +337,7 @@ def test_a_mistake_before_training_leaves_no_folder(
 def test_a_full_disk_while_training_fails_the_run_in_one_sentence(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: object, folder: Path) -> None:
+    def full(_: object, folder: Path, **__: object) -> None:
         folder.mkdir()
         (folder / "adapter_model.safetensors").write_bytes(b"half of i")
         raise OSError(28, os.strerror(28))

@@ -10,7 +10,7 @@ import metier
 
 PACKAGE = Path(metier.__file__).parent
 LAYERS = (
-    ("errors", "progress", "runs", "settings"),
+    ("errors", "progress", "ranks", "runs", "settings"),
     ("sources",),
     ("models",),
     ("training",),
@@ -23,7 +23,7 @@ LAYERS = (
     ("__init__", "__main__"),
 )
 HEIGHTS = {name: height for height, names in enumerate(LAYERS) for name in names}
-SIDEWAYS = {("settings", "errors"), ("runs", "errors")}  # within one layer
+SIDEWAYS = {("settings", "errors"), ("runs", "errors"), ("runs", "ranks")}  # within one layer
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
 LONG_FUNCTIONS = {"adapt.adapt": 90, "training.loop.train": 90}
 FORBIDDEN = {"utils", "util", "helpers", "helper", "manager", "base", "common"}

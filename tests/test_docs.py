@@ -25,15 +25,15 @@ METIER_LINES = [
     for page in PAGES
     if page.name != "cli.md"
     for line in shell_lines(page)
-    if re.match(r"(\.venv/bin/)?metier [a-z]", line)
+    if re.match(r"(torchrun .*)?(\.venv/bin/)?metier [a-z]", line)
 ]
 MAKE_LINES = [(page.name, line) for page in PAGES for line in shell_lines(page) if line.startswith("make ")]
 
 
 @pytest.mark.parametrize(("page", "line"), METIER_LINES, ids=[line.split("#")[0] for _, line in METIER_LINES])
 def test_every_metier_command_in_the_docs_parses(page: str, line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    words = [word for word in words if word not in {"…"}]
+    words = shlex.split(line, comments=True)
+    words = [word for word in words[1 + next(i for i, w in enumerate(words) if w.endswith("metier")) :] if word != "…"]
     group = get_command(app)
     name, *rest = words
     command = group.commands[name]  # type: ignore[attr-defined]

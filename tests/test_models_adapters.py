@@ -10,8 +10,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from metier.errors import ModelError
+from metier.models import replace
 from metier.models.adapters import add_lora, disabled, load_adapter, weights_moved
 from metier.models.encoding import Encoded
+from metier.models.fused import plain_layer
 from metier.models.packing import PackReader, pack
 from metier.models.replace import replace_forwards
 from tiny import FAMILIES, document, documents, random_ids, tiny_model
@@ -277,6 +279,29 @@ def test_the_movement_of_the_weights_is_the_norm_of_the_update_over_that_of_the_
             total += float(base[name].square().sum())
     assert found == pytest.approx((moved / total) ** 0.5, rel=1e-4)
     assert weights_moved(add_lora(tiny_model(), r=4, alpha=8, seed=0)) == 0
+
+
+class PartOfAWeight(Tensor):
+    """Stands for a weight that is divided over several processes."""
+
+
+def as_part(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.detach().as_subclass(PartOfAWeight), requires_grad=False)
+
+
+def test_fused_functions_stand_back_where_a_weight_is_no_plain_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, lora = (model.get_submodule("model.layers.0") for model in (tiny_model(), adapted().get_base_model()))
+    plain.requires_grad_(False)
+    assert plain_layer(plain.self_attn.q_proj) is not None
+    assert plain_layer(lora.self_attn.q_proj) is not None
+    plain.self_attn.q_proj.weight = as_part(plain.self_attn.q_proj.weight)
+    lora.self_attn.q_proj.base_layer.weight = as_part(lora.self_attn.q_proj.base_layer.weight)
+    assert plain_layer(plain.self_attn.q_proj) is None
+    assert plain_layer(lora.self_attn.q_proj) is None
+    norm = lora.input_layernorm
+    norm.weight = as_part(norm.weight)
+    monkeypatch.setattr(replace, "rms_norm", None)
+    assert norm(torch.randn(1, 3, len(norm.weight))).shape == (1, 3, len(norm.weight))
 
 
 def test_a_model_without_a_linear_layer_cannot_take_lora() -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from metier.models.load import load_base
 from metier.models.packing import PackReader
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
+from metier.ranks import this_rank, threads_of_a_rank
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, from_mapping, to_toml
@@ -30,12 +32,16 @@ from metier.sources.ledger import Ledger
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines
 from metier.sources.split import Split, split_corpus
+from metier.training import parallel
 from metier.training.journal import Journal
 from metier.training.loop import Recipe, StepMetrics, Trained, train
 from metier.training.memory import try_longest_pack
 from metier.training.plan import Plan, read_plan
 from metier.training.replay import replay_documents
+from metier.training.sharding import shard, sharded, whole_state
 from metier.training.stream import Step, field_documents, steps
+
+LOOKED_AT = 8  # steps
 
 
 def adapt(
@@ -58,28 +64,35 @@ def adapt(
         KeyboardInterrupt: after what was trained so far has been written.
     """
     started = time.monotonic()
-    say = progress or Silent()
+    say = progress if progress and this_rank().is_first else Silent()
     if resume is None:
         settings = Settings(
             data=tuple(map(str, data)), fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options
         )
         run = RunFolder(out or default_folder(settings.data[0]))
         run.require_free()
+        parallel.join(settings.rank_timeout)
     else:
         require_nothing_beside(resume, [*data, *filter(None, (out, fields, skip_bad_rows)), *options])
         run, settings = reopen(resume)
-        if run.results.exists():  # it was killed while its report was written
+        parallel.join(settings.rank_timeout)
+        if parallel.by_first(run.results.exists):  # it was killed while its report was written
             run.set_status("done")
             return finish(run)
     corpus, split = read_data(settings, say)
+    parallel.require_rows(len(split.train))
     subject = prepare(settings, run, say)
+    parallel.require_alike("data or a model", fingerprint(subject, split))
     measure.require_renderable(subject.encoder, corpus.examples)
     origin = origin_of(settings, corpus, subject.base.sha256)
     for line in require_same(run, origin) if resume is not None else ():
         say.say(line)
     begin(run, origin)
     with recorded(run, new=resume is None):
-        planned = read_plan(run) or measure.make_plan(subject.base, subject.reader, split, settings, started)
+        planned = parallel.from_first(read_plan(run)) or measure.make_plan(
+            subject.base, subject.reader, split, settings, started
+        )
+        parallel.require_documents(first_steps(subject, split, planned))
         for line in measure.plan_lines(planned):
             say.say(line)
         write_beginning(run, origin, corpus, split, planned)
@@ -117,7 +130,8 @@ def require_nothing_beside(resume: str | Path, given: Sequence[object]) -> None:
 
 def finish(run: RunFolder) -> Run:
     finished = Run(run.path)
-    finished.report()
+    if this_rank().is_first:
+        finished.report()
     return finished
 
 
@@ -135,16 +149,32 @@ def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
 
 def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
     """Load the model and put LoRA on it; the base's weights stay as they are."""
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    if settings.threads or this_rank().of > 1:
+        torch.set_num_threads(settings.threads or threads_of_a_rank())
     keep_memory()
-    base = load_base(settings.model)
+    with parallel.first_of_a_node_first():
+        base = load_base(settings.model)
     if not base.encoder.has_own_template:
         say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
     reader = PackReader(add_lora(base.model, settings.r, settings.alpha, settings.seed))
     if reader.why_plain:
         say.say(f"{reader.why_plain}: each document runs alone, which is slower and the same")
+    if settings.sharding == "fsdp" and parallel.n_ranks() > 1:
+        shard(reader.model)
     return Subject(base, reader, settings, run, say)
+
+
+def fingerprint(subject: Subject, split: Split) -> Iterator[str]:
+    """What must be the same on all ranks."""
+    yield subject.base.sha256
+    for example in (*split.train, *split.select, *split.test):
+        yield from (example.id, example.prompt_text, example.learned_text)
+
+
+def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:
+    """Those of the field without replay, to see whether every rank has something to do."""
+    field = field_documents(split.train, subject.encoder.encode, subject.settings.seed)
+    return islice(steps(field, [], 0.0, planned.step_tokens), LOOKED_AT)
 
 
 @contextmanager
@@ -160,7 +190,8 @@ def recorded(run: RunFolder, new: bool = True) -> Iterator[None]:
         raise
     except MetierError as error:
         if new and not run.plan.exists():  # a mistake found before there was a plan: nothing is lost with the folder
-            shutil.rmtree(run.path, ignore_errors=True)
+            if this_rank().is_first:
+                shutil.rmtree(run.path, ignore_errors=True)
         else:
             _try_status(run, "failed", str(error))
         raise
@@ -236,10 +267,13 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
 
     try:
         torch.manual_seed(settings.seed)  # the same start whatever was measured before
-        pack_tokens = try_longest_pack(reader, stream(), planned.steps, settings.pack_tokens, say.say)
-        recipe = Recipe(planned.steps, planned.lr, pack_tokens)
-        with StopAfterStep(say.say) as stop:
-            trained = train(reader, stream, recipe, on_step, stop.requested, say.say, journal)
+        with sharded(reader.model):
+            pack_tokens = try_longest_pack(reader, stream(), planned.steps, settings.pack_tokens, say.say)
+            recipe = Recipe(planned.steps, planned.lr, pack_tokens)
+            with StopAfterStep(say.say) as stop:
+                trained = train(
+                    reader, stream, recipe, on_step, lambda: parallel.any_rank(stop.requested()), say.say, journal
+                )
     finally:
         journal.close()
         say.end()
@@ -260,11 +294,13 @@ def save_adapter(subject: Subject) -> None:
     Raises:
         RunError: the disk refuses.
     """
+    if not this_rank().is_first:
+        return
     folder = subject.run.adapter
     partial = folder.with_name("adapter.tmp")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        subject.reader.model.save_pretrained(partial)
+        subject.reader.model.save_pretrained(partial, state_dict=whole_state(subject.reader.model))
         subject.base.tokenizer.save_pretrained(partial)
         if folder.exists():
             shutil.rmtree(folder)

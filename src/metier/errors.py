@@ -4,6 +4,7 @@ MetierError                what the user can mend: one sentence saying what, whe
 ├── DataError              a file, a row or a field of the data
 ├── ModelError             a model folder, an adapter, an architecture
 ├── RunError               a run folder: exists already, is not one, is incomplete
+├── RankError              one of several processes is missing, or reads other data than the rest
 └── DivergedError          training produced a number that is not finite
 """
 
@@ -22,6 +23,10 @@ class ModelError(MetierError, ValueError):
 
 class RunError(MetierError, ValueError):
     """A run folder that cannot be written, or that is not one."""
+
+
+class RankError(MetierError, RuntimeError):
+    """A process of a run of several that is missing, failed, or has other data than the first."""
 
 
 class DivergedError(MetierError, ArithmeticError):

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from metier.ranks import this_rank
+
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
     """Within it SIGTERM, which ends a process without a word, raises KeyboardInterrupt as Ctrl-C does. Outside the main
-    thread signals are left alone."""
-    if threading.current_thread() is not threading.main_thread():
+    thread signals are left alone, and so is SIGTERM of several ranks: torchrun says by it that one has ended."""
+    if threading.current_thread() is not threading.main_thread() or this_rank().of > 1:
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

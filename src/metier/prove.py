@@ -16,11 +16,13 @@ from metier.models.adapters import keep_memory, load_adapter
 from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
 from metier.progress import Progress, Silent
+from metier.ranks import this_rank, threads_of_a_rank
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, to_toml
 from metier.sources.read import ReadOptions, read_corpus
 from metier.sources.split import Split, Unit
+from metier.training import parallel
 from metier.training.plan import evidence_plan
 
 
@@ -43,19 +45,21 @@ def prove(
         MetierError: what the user can mend, in one sentence.
     """
     started = time.monotonic()
-    say = progress or Silent()
+    say = progress if progress and this_rank().is_first else Silent()
     if (adapter is None) == (model is None):
         raise MetierError("name either an --adapter or a --model to prove.")
     data = (domain,) if isinstance(domain, str) else tuple(domain)
     settings = Settings(data=data, model=base, fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options)
     run = RunFolder(out or default_folder(data[0]))
     run.require_free()
+    parallel.join(settings.rank_timeout)
     corpus = read_corpus(data, ReadOptions(dict(fields or {}), skip_bad_rows))
     unit: Unit = "row" if all(e.document == e.id for e in corpus.examples) else "document"
     split = Split(train=[], select=[], test=corpus.examples, unit=unit, seed=settings.seed)
     subject, proved = _load(settings, run, say, adapter, model)
     sizes, speed = measure.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
-    evidence = evidence_plan(settings.evidence, sizes, speed, settings.minutes * 60 - (time.monotonic() - started))
+    seconds = settings.minutes * 60 - (time.monotonic() - started)
+    evidence = parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds))
     run.create()
     with recorded(run):
         write_text(run.config, to_toml(settings))
@@ -80,7 +84,8 @@ def prove(
         }
         write_json(run.results, results)
     finished = Run(run.path)
-    finished.report()
+    if this_rank().is_first:
+        finished.report()
     return finished
 
 
@@ -88,10 +93,11 @@ def _load(
     settings: Settings, run: RunFolder, say: Progress, adapter: str | Path | None, model: str | None
 ) -> tuple[Subject, PackReader]:
     """The base, and what reads with the model to be proved: the same weights with an adapter, or weights of its own."""
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    if settings.threads or this_rank().of > 1:
+        torch.set_num_threads(settings.threads or threads_of_a_rank())
     keep_memory()
-    base = load_base(settings.model)
+    with parallel.first_of_a_node_first():
+        base = load_base(settings.model)
     base.model.requires_grad_(False)  # nothing is trained here, so no speed of training is measured
     if adapter is not None:
         reader = PackReader(load_adapter(base.model, Path(adapter)))

@@ -1,4 +1,7 @@
-"""The run folder: the names of its files, and writing them whole or not at all."""
+"""The run folder: the names of its files, and writing them whole or not at all.
+
+Of several ranks only the first writes.
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from metier.errors import RunError
+from metier.ranks import this_rank
 
 Json = Any  # a value that json can write
 
@@ -22,6 +26,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RunError: the folder or the disk refuses (full, read-only).
     """
+    if not this_rank().is_first:
+        return
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +78,8 @@ class StepLog:
         """Raises RunError when the file cannot be written, or holds less than it held then."""
         self.path = path
         try:
-            self._file: TextIO = path.open("a", encoding="utf-8")
-            if n_bytes is not None:
+            self._file: TextIO = (path if this_rank().is_first else Path(os.devnull)).open("a", encoding="utf-8")
+            if n_bytes is not None and this_rank().is_first:
                 self._cut(n_bytes)
         except OSError as error:
             raise self._refused(error) from error
@@ -142,6 +148,8 @@ class RunFolder:
         Raises:
             RunError: something stands there already, or the folder cannot be made.
         """
+        if not this_rank().is_first:
+            return
         self.require_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -181,6 +189,7 @@ def environment() -> dict[str, Json]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "ranks": this_rank().of,
         "packages": versions,
     }
 

@@ -41,7 +41,11 @@ class Settings:
     evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
     checkpoint_s: float = _setting(60.0, "seconds of training between two checkpoints, at most")
-    threads: int = _setting(0, "processor threads (0: as many as there are cores)")
+    threads: int = _setting(0, "processor threads of each process (0: as many as there are cores for it)")
+    sharding: str = _setting(
+        "none", "under torchrun: none (every rank holds the model) or fsdp (each a part, to train)"
+    )
+    rank_timeout: float = _setting(600.0, "under torchrun: seconds that ranks wait for one another")
     fields: Mapping[str, str] = _setting_of(dict, "part of a row → the field that holds it, where names are unusual")
     skip_bad_rows: bool = _setting(False, "count rows that cannot be read, and go on")
 
@@ -58,6 +62,8 @@ class Settings:
             (self.max_epochs > 0, f"--max-epochs {self.max_epochs}: give 1 or more."),
             (self.checkpoint_s >= 0, f"--checkpoint-s {self.checkpoint_s:g}: give a number of seconds."),
             (self.threads >= 0, f"--threads {self.threads}: give a number of threads, or 0 for all."),
+            (self.sharding in {"none", "fsdp"}, f"--sharding {self.sharding}: choose none or fsdp."),
+            (0 < self.rank_timeout < math.inf, f"--rank-timeout {self.rank_timeout:g}: give a positive number."),
             (self.method == "lora", f"--method {self.method}: only lora is there."),
             (self.evidence in {"none", "quick", "full"}, f"--evidence {self.evidence}: choose none, quick or full."),
             (self.step_tokens >= self.pack_tokens > 0, "--step-tokens must not be smaller than --pack-tokens."),

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from metier.progress import Progress
+from metier.progress import Progress, Silent
+from metier.ranks import this_rank
 
 # Data and models can write anything, also what moves a cursor or sets a title; only new lines and tabs are let through.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -30,7 +31,14 @@ def write_json(value: object) -> None:
 
 
 def complain(text: str) -> None:
-    """One line to stderr, whatever the text holds."""
+    """One line to stderr, whatever the text holds; of several ranks one tells it, and says which where it matters."""
+    rank = this_rank()
+    if rank.of > 1:
+        from metier.training.parallel import is_to_tell
+
+        if not is_to_tell(text):
+            return
+        text = text if rank.is_first else f"rank {rank.number}: {text}"
     sys.stderr.write(f"metier: {printable(' '.join(text.split()))}\n")
 
 
@@ -121,7 +129,7 @@ class Bars:
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Progress on stderr; what is left of a bar is gone when an error is said."""
-    shown: Progress = Bars() if sys.stderr.isatty() else Lines()
+    shown: Progress = Silent() if not this_rank().is_first else Bars() if sys.stderr.isatty() else Lines()
     if isinstance(shown, Bars):  # seconds pass before the first line of what is done; a log can wait for it
         shown.begin("loading torch and transformers", 1)
     try:

@@ -23,6 +23,7 @@ from metier.cli.options import (
 from metier.cli.panel import show
 from metier.cli.terminal import complain, progress, write_json
 from metier.errors import RunError
+from metier.ranks import this_rank
 from metier.results import Run
 from metier.runs import RunFolder, default_folder
 from metier.settings import Settings, help_of
@@ -115,6 +116,8 @@ def prove(
 
 
 def _finish(run: Run, as_json: bool, gate: bool) -> None:
+    if not this_rank().is_first:
+        return
     if as_json:
         write_json({"run": str(run.path), **run.results})
     else:

@@ -17,6 +17,7 @@ from metier.models.generate import Answer, AnswerCache, answer_all
 from metier.models.load import BaseModel
 from metier.models.packing import PackReader
 from metier.progress import Progress
+from metier.ranks import this_rank
 from metier.runs import RunFolder
 from metier.settings import Settings, learning_rate
 from metier.sources import general
@@ -25,6 +26,7 @@ from metier.sources.general import Request
 from metier.sources.ledger import Ledger
 from metier.sources.split import Split, Unit
 from metier.sources.wheels import cache_folder
+from metier.training import parallel
 from metier.training.plan import EvidencePlan, Plan, Sizes, Speed, measure_speed, plan
 
 ANSWER_TOKENS = 96  # limit of a generated answer; most good answers of the general pack are shorter
@@ -52,7 +54,7 @@ def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Setti
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
     sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
-    return plan(settings, sizes, speed, seconds, learning_rate(base.n_parameters))
+    return parallel.from_first(plan(settings, sizes, speed, seconds, learning_rate(base.n_parameters)))
 
 
 def measure_machine(
@@ -131,7 +133,7 @@ def base_arm(
     started = time.monotonic()
     encoder, settings, say = subject.encoder, subject.settings, subject.say
     requests = general.measured_requests()[: evidence.requests]
-    kept = read_base(subject.run)
+    kept = parallel.from_first(read_base(subject.run))
     if kept:
         replay, own = kept.replay, kept.own
     else:
@@ -151,7 +153,8 @@ def base_arm(
     if not kept:
         arm, samples = _score_base(subject, items, _with_good_tokens(encoder, requests, own), shown)
         kept = KeptBase(arm, replay, own, samples, time.monotonic() - started)
-        write_base(subject.run, kept)
+        if this_rank().is_first:
+            write_base(subject.run, kept)
     foretold = foretold_detectable(kept.arm)
     if items.field:
         say.say(detectable_line(kept.arm, unit, foretold))
@@ -172,12 +175,27 @@ def _score_base(
 
 
 def _kept_answers(subject: Subject, cache: AnswerCache, requests: Sequence[Request]) -> list[Answer]:
+    """From the cache of the first rank, whatever others have kept; what it lacks is answered by all ranks."""
     wanted = [r.request for r in requests]
-    if missing := len(cache.missing(wanted)):
-        subject.say.begin("base model answers general requests (kept for later runs)", missing)
     model = subject.reader.model
-    with disabled(model):
-        return cache.answers(model, subject.encoder, wanted, lambda done, _: subject.say.advance(done))
+    if missing := parallel.from_first(cache.missing(wanted)):
+        subject.say.begin("base model answers general requests (kept for later runs)", len(missing))
+        with disabled(model):
+            answers = _answers(model, subject.encoder, missing, subject.say)
+        if this_rank().is_first:
+            cache.keep(answers)
+    return parallel.by_first(lambda: cache.answers(model, subject.encoder, wanted))
+
+
+def _answers(model: Any, encoder: Encoder, requests: Sequence[str], say: Progress) -> list[Answer]:
+    """Greedy answers in the order of the requests, which are divided over the ranks by the length of their prompts."""
+    own = parallel.own_part([len(request) for request in requests])
+    n_ranks = parallel.n_ranks()
+    made = answer_all(
+        model, encoder, [requests[i] for i in own], ANSWER_TOKENS, lambda done, _: say.advance(n_ranks * done)
+    )
+    by_request = {answer.request: answer for answers in parallel.from_all(made) for answer in answers}
+    return [by_request[request] for request in requests]
 
 
 def _field_records(arm: Arm) -> list[dict[str, Any]]:
@@ -214,7 +232,7 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     encoder, say = subject.encoder, subject.say
     requests = [r.request for r in before.requests]
     say.begin("adapted model answers the same requests", len(requests))
-    answers = answer_all(reader.model, encoder, requests, ANSWER_TOKENS, lambda done, _: say.advance(done))
+    answers = _answers(reader.model, encoder, requests, say)
     say.begin("adapted model reads the same evidence", before.items.n_tokens)
     arm = score_arm(
         reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say

@@ -9,10 +9,11 @@ from metier.models.encoding import Encoded, Encoder
 from metier.models.packing import Branches, Pack, PackReader, pack_branches, packs_of
 from metier.sources.examples import Example, Message
 from metier.sources.general import Choice, Request
+from metier.training import parallel
 
 Record = dict[str, object]
 Advance = Callable[[int], None]
-"""Called with the number of tokens just read."""
+"""Called with the number of tokens just read, by all ranks together."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,7 @@ def score_documents(
     """Nats of each item's text; the windows of one item are added up. End tokens are not scored: they stand for no
     byte."""
     by_length = sorted(documents, key=lambda d: len(d.ids), reverse=True)
-    scored: dict[str, Scored] = {}
-    for batch in packs_of(by_length, pack_tokens, with_end=False):
-        _add(scored, batch, reader, advance)
-    return scored
+    return _score(list(packs_of(by_length, pack_tokens, with_end=False)), reader, advance)
 
 
 def score_branches(
@@ -40,29 +38,35 @@ def score_branches(
 ) -> dict[str, Scored]:
     """Nats of every branch after its stem; keys are '<item>#<branch number>'."""
     by_length = sorted(documents, key=lambda d: d.n_tokens, reverse=True)
-    scored: dict[str, Scored] = {}
+    packs: list[Pack] = []
     current: list[Branches] = []
     size = 0
     for document in by_length:
         if current and size + document.n_tokens > pack_tokens:
-            _add(scored, pack_branches(current), reader, advance)
+            packs.append(pack_branches(current))
             current, size = [], 0
         current.append(document)
         size += document.n_tokens
     if current:
-        _add(scored, pack_branches(current), reader, advance)
-    return scored
+        packs.append(pack_branches(current))
+    return _score(packs, reader, advance)
 
 
-def _add(scored: dict[str, Scored], batch: Pack, reader: PackReader, advance: Advance) -> None:
-    n_items = len(batch.items)
+def _score(packs: Sequence[Pack], reader: PackReader, advance: Advance) -> dict[str, Scored]:
+    """Each pack is read by one rank; the sums of the others' packs are zero here until all ranks are added up."""
     # In float64: a sum over hundreds of tokens must not depend on their order.
-    sums = torch.zeros(n_items, dtype=torch.float64).index_add_(0, batch.owners, reader.token_nll(batch).double())
-    counts = torch.bincount(batch.owners, minlength=n_items)
-    for item, nll, tokens in zip(batch.items, sums.tolist(), counts.tolist(), strict=True):
+    sums = [torch.zeros(len(batch.items), dtype=torch.float64) for batch in packs]
+    n_ranks = parallel.n_ranks()
+    for i in parallel.own_part([batch.n_tokens for batch in packs]):
+        sums[i].index_add_(0, packs[i].owners, reader.token_nll(packs[i]).double())
+        advance(n_ranks * packs[i].n_tokens)
+    totals = parallel.sum_over_ranks(torch.cat(sums)).tolist() if sums else []
+    counts = [n for batch in packs for n in torch.bincount(batch.owners, minlength=len(batch.items)).tolist()]
+    scored: dict[str, Scored] = {}
+    for item, nll, tokens in zip((item for batch in packs for item in batch.items), totals, counts, strict=True):
         before = scored.get(item, Scored(0.0, 0))
         scored[item] = Scored(before.nll + nll, before.tokens + tokens)
-    advance(batch.n_tokens)
+    return scored
 
 
 @dataclass(frozen=True)

@@ -40,13 +40,24 @@ def is_trained(weight: Tensor) -> bool:
     return weight.requires_grad and torch.is_grad_enabled()
 
 
+def is_plain(weight: Tensor) -> bool:
+    """Whether it holds its numbers itself, all of them: no part of a weight that is divided over several processes."""
+    return type(weight) in (Tensor, nn.Parameter)
+
+
 def plain_layer(module: nn.Module) -> Layer | None:
     """What a linear layer computes, where that is x W' + b + s (x A') B' with W and b frozen; else None."""
     if type(module) is nn.Linear:
-        return None if is_trained(module.weight) else Layer(module.weight, module.bias, None, None, 0.0)
+        return (
+            None
+            if is_trained(module.weight) or not is_plain(module.weight)
+            else Layer(module.weight, module.bias, None, None, 0.0)
+        )
     if not isinstance(module, LoraLinear) or type(module.base_layer) is not nn.Linear:
         return None
     base = module.base_layer
+    if not is_plain(base.weight):
+        return None
     if module.disable_adapters or module.merged:
         return Layer(base.weight, base.bias, None, None, 0.0)
     if len(module.lora_A) != 1 or is_trained(base.weight):

@@ -105,8 +105,11 @@ class AnswerCache:
         """Answers in the order of the requests; those not yet known are generated and kept."""
         missing = self.missing(requests)
         if missing:
-            for answer in answer_all(model, encoder, missing, self.max_new_tokens, progress):
-                self._known[answer.request] = answer
-            records = [asdict(self._known[request]) for request in sorted(self._known)]
-            write_atomically(self.path, json.dumps(records, ensure_ascii=False, indent=1).encode())
+            self.keep(answer_all(model, encoder, missing, self.max_new_tokens, progress))
         return [self._known[request] for request in requests]
+
+    def keep(self, answers: Sequence[Answer]) -> None:
+        """Remember them, here and in the file."""
+        self._known.update({answer.request: answer for answer in answers})
+        records = [asdict(self._known[request]) for request in sorted(self._known)]
+        write_atomically(self.path, json.dumps(records, ensure_ascii=False, indent=1).encode())

@@ -19,6 +19,7 @@ from metier.models.fused import (
     Layer,
     fused_attention,
     fused_mlp,
+    is_plain,
     is_trained,
     lora_linear,
     plain_layer,
@@ -90,7 +91,7 @@ def _lora_forward(self: LoraLinear, x: Tensor) -> Any:
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Any:
-    if is_trained(self.weight) or hidden_states.dtype != torch.float32:
+    if is_trained(self.weight) or not is_plain(self.weight) or hidden_states.dtype != torch.float32:
         return _own(self)(hidden_states)
     offset = NORM_OFFSETS[type(self).__name__]
     eps = self.eps if hasattr(self, "eps") else self.variance_epsilon

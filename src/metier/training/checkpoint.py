@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from metier.errors import RunError
 from metier.runs import Json, StepLog
+from metier.training.sharding import divided_as, whole
 
 KEPT = 2  # newest checkpoints, and as many newest anchors
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
@@ -181,11 +182,12 @@ class Checkpoints:
 
 
 def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What is trained and what the optimizer remembers of it, by the names of the parameters."""
+    """What is trained and what the optimizer remembers of it, by the names of the parameters; whole also where it is
+    divided over the ranks, which call it together."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    tensors: dict[str, Tensor] = {f"weights/{name}": p for name, p in trained.items()}
+    tensors: dict[str, Tensor] = {f"weights/{name}": whole(p) for name, p in trained.items()}
     for name, p in trained.items():
-        tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state.get(p, {}).items()}
+        tensors |= {f"optimizer/{name}/{key}": whole(value) for key, value in optimizer.state.get(p, {}).items()}
     return tensors
 
 
@@ -206,11 +208,11 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Chec
     for name, tensor in checkpoint.tensors.items():
         part, _, rest = name.partition("/")
         if part == "weights":
-            trained[rest].copy_(tensor)
+            trained[rest].copy_(divided_as(trained[rest], tensor))
         elif part == "optimizer":
             parameter, _, key = rest.rpartition("/")
-            on = tensor if key == "step" else tensor.to(trained[parameter].device)
-            optimizer.state[trained[parameter]][key] = on
+            own = tensor if key == "step" else divided_as(trained[parameter], tensor)
+            optimizer.state[trained[parameter]][key] = own
     torch.set_rng_state(checkpoint.tensors["random/torch"])
     version, numbers, gauss = checkpoint.python_random
     random.setstate((version, tuple(numbers), gauss))

@@ -1,4 +1,7 @@
-"""What a run writes down while it trains: a line a step in metrics.jsonl and in rows.jsonl, and checkpoints."""
+"""What a run writes down while it trains: a line a step in metrics.jsonl and in rows.jsonl, and checkpoints.
+
+Of several ranks the first alone reads and writes, and tells the others what it found.
+"""
 
 import math
 import time
@@ -7,8 +10,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from metier.ranks import this_rank
 from metier.runs import Json, RunFolder, StepLog
-from metier.training.checkpoint import Checkpoints
+from metier.training import parallel
+from metier.training.checkpoint import Checkpoint, Checkpoints
 
 
 class RowLoss(NamedTuple):
@@ -35,7 +40,7 @@ class Journal:
             RunError: no checkpoint is whole, a log lost lines, or the disk refuses.
         """
         self.checkpoints = Checkpoints(run.checkpoints, origin, every_s, say)
-        self.found = self.checkpoints.newest()
+        self.found = parallel.by_first(self.checkpoints.newest)
         kept: dict[str, Json] = self.found.facts if self.found else {"notes": {}, "elapsed_s": 0.0}
         self.notes: dict[str, Json] = dict(kept["notes"])
         self._begun = started - float(kept["elapsed_s"])
@@ -57,8 +62,18 @@ class Journal:
         lines = [[r.item, r.window, r.tokens, round(r.nats, 4) if math.isfinite(r.nats) else None] for r in rows]
         self.rows.write(step=step, rollbacks=rollbacks, rows=lines)
 
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint, by the clock of the first rank."""
+        return parallel.by_first(self.checkpoints.is_due)
+
+    def anchor_before(self, step: int) -> Checkpoint:
+        """As `Checkpoints.anchor_before`."""
+        return parallel.by_first(lambda: self.checkpoints.anchor_before(step))
+
     def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Json], anchor: bool) -> None:
         """A checkpoint of this moment. Raises RunError when the disk refuses."""
+        if not this_rank().is_first:
+            return
         kept = {**facts, "notes": self.notes, "elapsed_s": self.elapsed_s}
         self.checkpoints.save(step, tensors, kept, (self.metrics, self.rows), anchor)
 

@@ -5,16 +5,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 
 from metier.errors import DataError, DivergedError, RunError
-from metier.models.packing import PackReader, divide, pack
+from metier.models.encoding import Encoded
+from metier.models.packing import PackReader
+from metier.training import parallel
 from metier.training.checkpoint import Checkpoint, restore, training_tensors
 from metier.training.journal import Journal, RowLoss
-from metier.training.memory import or_none_without_memory, smaller_packs
+from metier.training.memory import or_none_without_memory, smaller_packs, together
 from metier.training.schedule import lr_at
 from metier.training.stream import Step
 
@@ -159,7 +162,7 @@ def train(
             if should_stop():
                 done.interrupted = True
                 break
-            if journal is not None and (journal.checkpoints.is_due() or _is_anchor(done.n_steps, recipe)):
+            if journal is not None and (journal.is_due() or _is_anchor(done.n_steps, recipe)):
                 _save(reader, optimizer, journal, recipe, done)
         if journal is not None:
             _save(reader, optimizer, journal, recipe, done)
@@ -186,29 +189,35 @@ def train_step(reader: PackReader, optimizer: torch.optim.Optimizer, step: Step,
     """One update of the weights; none where the loss or the gradient norm is not finite.
 
     The losses of all packs are summed and divided once by the step's supervised tokens, so that the update does not
-    depend on how the step is cut into packs.
+    depend on how the step is cut into packs, nor on how many ranks share it.
     """
-    groups = list(divide(step.documents, pack_tokens))
-    packs = [pack(group) for group in groups]
-    n_supervised = sum(len(p.labels) for p in packs)
+    n_supervised = sum(document.n_supervised for document in step.documents)  # of all ranks
     if n_supervised == 0:
         names = _listed([document.item for document in step.documents])
         raise DataError(f"no supervised tokens in a step ({names}): every token is masked; check these rows.")
-    total, nats = 0.0, []
-    for batch in packs:
-        nll, by_item = reader.row_nll(batch)
-        (nll / n_supervised).backward()  # type: ignore[no-untyped-call]
-        total += nll.item()
-        nats += by_item.tolist()
+    read = parallel.from_all(together(reader, partial(_read_own, reader, step.documents, pack_tokens, n_supervised)))
     parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM))
-    documents = [document for group in groups for document in group]
-    rows = [RowLoss(d.item, d.window, d.n_supervised, n) for d, n in zip(documents, nats, strict=True)]
-    update = Update(total / n_supervised, grad_norm, n_supervised, rows)
+    parallel.sum_gradients(parameters)
+    grad_norm = parallel.clip_gradients(parameters, MAX_GRAD_NORM)
+    rows = [row for _, rows in read for row in rows]
+    update = Update(sum(total for total, _ in read) / n_supervised, grad_norm, n_supervised, rows)
     if update.is_finite:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return update
+
+
+def _read_own(
+    reader: PackReader, documents: Sequence[Encoded], pack_tokens: int, n_supervised: int
+) -> tuple[float, list[RowLoss]]:
+    """This rank's packs of a step forwards and backwards; (their nats together, every row's)."""
+    total, rows = 0.0, []
+    for group, batch in parallel.own_packs(documents, pack_tokens):
+        nll, by_item = reader.row_nll(batch)
+        (nll / n_supervised).backward()  # type: ignore[no-untyped-call]
+        total += nll.item()
+        rows += [RowLoss(d.item, d.window, d.n_supervised, n) for d, n in zip(group, by_item.tolist(), strict=False)]
+    return total, rows
 
 
 def _update_that_fits(
@@ -293,7 +302,7 @@ def _roll_back(
 ) -> Trained:
     """To the newest anchor with a step after it that went well: at the very weights that failed, a smaller rate would
     change nothing."""
-    anchor = journal.checkpoints.anchor_before(max(1, done.n_steps))
+    anchor = journal.anchor_before(max(1, done.n_steps))
     back = _go_on(reader, optimizer, anchor, recipe)
     rows = [row.item for row in failed.rows]
     back.rollbacks = [*done.rollbacks, Rollback(done.n_steps + 1, back.n_steps, why, rows)]

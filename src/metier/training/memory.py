@@ -10,6 +10,8 @@ import torch
 from metier.errors import MetierError
 from metier.models.encoding import Encoded
 from metier.models.packing import Pack, PackReader, packs_of
+from metier.training import parallel
+from metier.training.sharding import is_divided
 from metier.training.stream import Step
 
 MOST_STEPS_SEEN = 2000  # looked through for the longest pack: encoding more would itself take minutes
@@ -17,14 +19,39 @@ MOST_STEPS_SEEN = 2000  # looked through for the longest pack: encoding more wou
 T = TypeVar("T")
 
 
+class _RanOutTogetherError(MemoryError):
+    """All ranks know of it."""
+
+
 def or_none_without_memory(work: Callable[[], T]) -> T | None:
-    """What `work` returns; None where it ran out of memory, once what it held is let go."""
+    """What `work` returns; None where it ran out of memory, once what it held is let go. Of several ranks one alone
+    may not go on otherwise than the rest: what they do not know of is an error."""
     try:
         return work()
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        known = parallel.n_ranks() == 1 or isinstance(error, _RanOutTogetherError)
+        if not (known and is_out_of_memory(error)):
             raise
     return None
+
+
+def together(reader: PackReader, work: Callable[[], T]) -> T:
+    """What `work`, which no rank waits in, returns; where it runs out of memory on one rank, all raise MemoryError.
+
+    Raises:
+        MetierError: the weights are divided, so that others wait in `work` for the rank that ran out.
+    """
+    found: T | None = None
+    try:
+        found = work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if is_divided(reader.model):
+            raise MetierError("memory ran out with --sharding fsdp: begin again with fewer --pack-tokens.") from None
+    if parallel.any_rank(found is None) or found is None:
+        raise _RanOutTogetherError
+    return found
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -65,7 +92,7 @@ def try_longest_pack(
     while True:
         longest = [_longest(packs_of(step.documents, size)) for step in seen]
         at = max(range(len(seen)), key=lambda i: _length(longest[i]))
-        if or_none_without_memory(partial(_read, reader, longest[at])):
+        if or_none_without_memory(partial(together, reader, partial(_read, reader, longest[at]))):
             break
         reader.model.zero_grad(set_to_none=True)
         size = smaller_packs(seen[at].documents, size)

@@ -11,7 +11,9 @@ from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, divide, pack
 from metier.runs import RunFolder, read_json
 from metier.settings import Settings
+from metier.training.parallel import n_ranks
 from metier.training.replay import TOKENS_PER_ANSWERED_REQUEST, n_requests
+from metier.training.sharding import sharded
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
 MARGIN = 0.92  # of the time is planned: machines are shared, and writing takes a moment
@@ -193,21 +195,25 @@ def step_size(train_tokens: int, settings: Settings) -> int:
 def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[Encoded], pack_tokens: int) -> Speed:
     """Train a pack of rows and score a pack of general texts, twice each; weights and gradients are left as they were.
 
-    Texts are supervised at every token, rows at some: scoring is timed on what costs most.
+    Texts are supervised at every token, rows at some: scoring is timed on what costs most. Every rank does the same at
+    the same time, and their speeds are taken to add up.
     """
     row_group = next(divide(_repeated(rows, pack_tokens), pack_tokens))
     batch = pack(row_group)
     reader.model.train()
     train_tokens_per_s = 0.0
     if any(p.requires_grad for p in reader.model.parameters()):
-        train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
+        with sharded(reader.model):
+            train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
+            reader.model.zero_grad(set_to_none=True)
         train_tokens_per_s = _n_tokens(row_group) / train_s
-    reader.model.zero_grad(set_to_none=True)
     reader.model.eval()
     text_group = next(divide(_repeated(texts, pack_tokens), pack_tokens))
     read = pack(text_group, with_end=False)
     score_s = _quicker_of_two(lambda: reader.token_nll(read))
-    return Speed(train_tokens_per_s, _n_tokens(text_group) / score_s, GENERATE_ROWS / _generate_step(reader))
+    n = n_ranks()
+    generate_s = _generate_step(reader)
+    return Speed(n * train_tokens_per_s, n * _n_tokens(text_group) / score_s, n * GENERATE_ROWS / generate_s)
 
 
 def _n_tokens(documents: Sequence[Encoded]) -> int:
