@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,10 @@ def session(
     parallel.any_rank(False)  # the folder is there
     journal = Journal(RunFolder(run), {}, 1e9, 0.0, say)
     recipe = Recipe(N_STEPS, RATE, PACK_TOKENS)
-    with sharded(reader.model):
+    with closing(journal), sharded(reader.model):
         stop = lambda: seen[-1].step == stop_after  # noqa: E731
         done = train(reader, lambda: iter(steps()), recipe, seen.append, stop, say, journal)
         during = held(reader.model)
-    journal.close()
     return done, seen, during
 
 
