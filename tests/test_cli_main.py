@@ -121,7 +121,7 @@ def test_every_part_of_a_row_and_every_flag_that_an_error_names_can_be_given() -
         if "cli" not in path.parts and path.name != "wheels.py":  # which tells of pip's flags
             named |= set(re.findall(r"--[a-z][a-z-]+", path.read_text(encoding="utf-8")))
     offered = set(re.findall(r"--[a-z][a-z-]*", page))
-    assert named - offered == set()
+    assert named - offered == {"--nproc-per-node"}  # of torchrun
 
 
 def test_every_flag_of_a_setting_is_read_by_some_code() -> None:

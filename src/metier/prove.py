@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from metier.adapt import recorded
+from metier.adapt import finish, recorded
 from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Subject
@@ -83,10 +83,7 @@ def prove(
             },
         }
         write_json(run.results, results)
-    finished = Run(run.path)
-    if this_rank().is_first:
-        finished.report()
-    return finished
+    return finish(run)
 
 
 def _load(
