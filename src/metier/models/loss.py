@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 CHUNK_BYTES = 64 * 2**20  # logits alive at one time; 64 MiB is 341 positions of a 49,152-word vocabulary
 
@@ -68,3 +69,18 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         logits = _logits(hidden[start : start + rows], weight, bias, softcap)
         parts.append(torch.nn.functional.cross_entropy(logits, labels[start : start + rows], reduction="none"))
     return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def label_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float = 0.0) -> Tensor:
+    """As `token_nll`, (N,), with a gradient for hidden, weight and bias; the logits are made again for it, a chunk at a
+    time."""
+    rows = _chunk_rows(weight.shape[0])
+    parts = [
+        checkpoint(_chunk_nll, hidden[i : i + rows], weight, bias, labels[i : i + rows], softcap, use_reentrant=False)
+        for i in range(0, len(labels), rows)
+    ]
+    return torch.cat(parts) if parts else hidden.new_zeros(0)
+
+
+def _chunk_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float) -> Tensor:
+    return torch.nn.functional.cross_entropy(_logits(hidden, weight, bias, softcap), labels, reduction="none")
