@@ -198,7 +198,7 @@ def test_ctrl_c_before_training_says_that_there_is_no_adapter(monkeypatch: pytes
     monkeypatch.setattr(evidence.measure, "base_arm", interrupt)
     shown = adapt("--out", "run-early")
     assert shown.code == 130
-    assert "run-early holds no adapter yet: remove it" in shown.complaint
+    assert "run-early holds nothing trained yet: remove it" in shown.complaint
 
 
 @pytest.mark.usefixtures("adapted")

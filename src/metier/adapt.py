@@ -15,10 +15,12 @@ from metier.errors import DataError, MetierError, RunError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Before, Subject
 from metier.interrupts import StopAfterStep
-from metier.models.adapters import add_lora, keep_memory
+from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded, Encoder
+from metier.models.frozen import lower_outputs_kept
 from metier.models.generate import Answer
 from metier.models.load import load_base
+from metier.models.methods import add_method, n_frozen_layers, n_trained
 from metier.models.packing import PackReader
 from metier.progress import Progress, Silent
 from metier.results import Run
@@ -67,7 +69,7 @@ def adapt(
         write_beginning(run, settings, corpus, split, planned)
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay_requests)
         field = train_field(subject, split, planned, before.replay)
-        save_adapter(subject)
+        save_trained(subject)
         settle(corpus.ledger, split, field, before, subject.encoder)
         write_json(run.ledger, corpus.ledger.as_json())
         if n_cut := corpus.ledger.n_cut:
@@ -78,7 +80,9 @@ def adapt(
         results = {
             "schema": conclude.SCHEMA,
             **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
-            "model": conclude.model_facts(subject.base, subject.reader.model),
+            "model": conclude.model_facts(
+                subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
+            ),
             "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
             "training": conclude.training_facts(field.trained, planned, field.probe),
             "cost": conclude.cost(field.trained, before.seconds + after.seconds, time.monotonic() - started),
@@ -102,14 +106,16 @@ def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
 
 
 def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
-    """Load the model and put LoRA on it; the base's weights stay as they are."""
+    """Load the model and make trainable what the method trains; before training it computes what its base does."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     keep_memory()
     base = load_base(settings.model)
     if not base.encoder.has_own_template:
         say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
-    reader = PackReader(add_lora(base.model, settings.r, settings.alpha, settings.seed))
+    reader = PackReader(
+        add_method(base.model, settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
+    )
     if reader.why_plain:
         say.say(f"{reader.why_plain}: each document runs alone, which is slower and the same")
     return Subject(base, reader, settings, run, say)
@@ -189,7 +195,8 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
         say.advance(done, f"loss {metrics.loss:.3f}, {metrics.tokens_per_s:.0f} tokens/s")
 
     try:
-        with StopAfterStep(say.say) as stop:
+        frozen = n_frozen_layers(reader.inner, settings.top_layers) if settings.top_layers and planned.epochs > 1 else 0
+        with StopAfterStep(say.say) as stop, lower_outputs_kept(reader.inner, frozen):
             trained = train(reader, stream, planned.steps, planned.lr, settings.pack_tokens, on_step, stop.requested)
     finally:
         log.close()
@@ -204,14 +211,15 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
     return Training(trained, moved, frozenset(too_long))
 
 
-def save_adapter(subject: Subject) -> None:
-    """The adapter as PEFT writes it, with the tokenizer and its template; whole or not at all.
+def save_trained(subject: Subject) -> None:
+    """The adapter as PEFT writes it, or the whole model if all of it was trained, with the tokenizer and its template;
+    whole or not at all.
 
     Raises:
         RunError: the disk refuses.
     """
-    folder = subject.run.adapter
-    partial = folder.with_name("adapter.tmp")
+    folder = subject.run.model if subject.settings.method == "full" else subject.run.adapter
+    partial = folder.with_name(f"{folder.name}.tmp")
     try:
         subject.reader.model.save_pretrained(partial)
         subject.base.tokenizer.save_pretrained(partial)

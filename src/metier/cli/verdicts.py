@@ -98,11 +98,12 @@ def interrupted(folder: Path, base: str) -> str:
     run = RunFolder(folder)
     if not folder.exists():
         return "interrupted; nothing was written: run the same command again."
-    if run.adapter.exists():
+    if run.trained.exists():
         steps = sum(1 for _ in run.metrics.open(encoding="utf-8")) if run.metrics.exists() else 0
-        prove_command = shlex.join(["metier", "prove", "--base", base, "--adapter", str(run.adapter)])
+        what = run.trained.name
+        prove_command = shlex.join(["metier", "prove", "--base", base, f"--{what}", str(run.trained)])
         return (
-            f"interrupted; {folder} holds the adapter after {steps} steps and no verdict: measure it on texts it has "
+            f"interrupted; {folder} holds the {what} after {steps} steps and no verdict: measure it on texts it has "
             f"not seen with `{prove_command} --domain DATA`, or run again with another --out."
         )
-    return f"interrupted; {folder} holds no adapter yet: remove it, and run the same command again."
+    return f"interrupted; {folder} holds nothing trained yet: remove it, and run the same command again."

@@ -49,16 +49,22 @@ def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dic
     }
 
 
-def model_facts(base: BaseModel, model: Any) -> dict[str, Any]:
-    """model: the base with its adapter, or another model that stands as the adapted one."""
+def model_facts(base: BaseModel, model: Any, n_trained: int = 0) -> dict[str, Any]:
+    """model: the base with its adapter, or another model that stands as the adapted one. n_trained: numbers that were
+    trained; for an adapter that was not trained here, all that it holds."""
     if not isinstance(model, PeftModel):
-        return {"base": base.name, "sha256": base.sha256, "parameters": base.n_parameters, "trainable_parameters": 0}
+        return {
+            "base": base.name,
+            "sha256": base.sha256,
+            "parameters": base.n_parameters,
+            "trainable_parameters": n_trained,
+        }
     n_adapter = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
     return {
         "base": base.name,
         "sha256": base.sha256,
         "parameters": base.n_parameters - n_adapter,
-        "trainable_parameters": n_adapter,
+        "trainable_parameters": n_trained or n_adapter,
         "weights_moved": weights_moved(model),
     }
 

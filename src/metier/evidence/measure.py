@@ -51,7 +51,7 @@ def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Setti
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
     sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
-    return plan(settings, sizes, speed, seconds, learning_rate(base.n_parameters))
+    return plan(settings, sizes, speed, seconds, learning_rate(base.n_parameters, settings.method))
 
 
 def measure_machine(

@@ -137,7 +137,7 @@ def _update_squared(layer: LoraLinear) -> float:
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     if name not in layer.lora_magnitude_vector:
         # |BA|^2 = trace(B'B AA'), without forming BA
-        return layer.scaling[name] ** 2 * float(((b.T @ b) * (a @ a.T)).sum())
+        return float(layer.scaling[name] ** 2 * ((b.T @ b) * (a @ a.T)).sum())
     weight = layer.base_layer.weight.T if layer.fan_in_fan_out else layer.base_layer.weight
     direction = weight + layer.scaling[name] * b @ a
     magnitude = layer.lora_magnitude_vector[name].weight

@@ -1,5 +1,6 @@
 """Frozen lower layers: what they make of a document is the same in every epoch, so it is kept from the first one on."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -62,7 +63,7 @@ def pieces(input_ids: Tensor, position_ids: Tensor | None) -> Iterator[Piece]:
     positions = torch.arange(n_tokens) if position_ids is None else position_ids[0].cpu()
     starts = [0, *(torch.nonzero(positions[1:] != positions[:-1] + 1).flatten() + 1).tolist(), n_tokens]
     stem = 0
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         offset = int(positions[start])
         if offset == 0:
             stem = start
@@ -72,9 +73,12 @@ def pieces(input_ids: Tensor, position_ids: Tensor | None) -> Iterator[Piece]:
 @contextmanager
 def lower_outputs_kept(inner: Any, n_frozen: int, limit_bytes: int = LIMIT_BYTES) -> Iterator[LowerOutputs]:
     """Within it the lowest `n_frozen` decoder layers of `inner`, a causal language model without the wrapper of PEFT,
-    run once a document. They must not change in the meantime, and every pass must be of one row, as those of packs are.
+    run once a document; with none frozen nothing is kept. They must not change in the meantime, and every pass must be of one row, as those of packs are.
     """
     kept = LowerOutputs(limit_bytes)
+    if not n_frozen:
+        yield kept
+        return
     layers = list(decoder_layers(inner)[1])[:n_frozen]
 
     def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -108,13 +108,14 @@ def _start_from_principal_components(layer: LoraLinear, r: int) -> None:
     with torch.no_grad():
         matrix = (weight.T if layer.fan_in_fan_out else weight).float()
         r = min(r, *matrix.shape)
-        u, s, v = torch.svd_lowrank(matrix, q=r, niter=SVD_ROUNDS)
-        root = torch.sqrt(s / layer.scaling[name])
+        # More columns than are kept, or those near the cut would not be told from the next ones.
+        u, s, v = torch.svd_lowrank(matrix, q=min(2 * r + 16, *matrix.shape), niter=SVD_ROUNDS)
+        root = torch.sqrt(s[:r] / layer.scaling[name])
         half = len(a) // 2
         a.zero_()
         b.zero_()
-        a[:r] = a[half : half + r] = root[:, None] * v.T
-        b[:, :r] = u * root
+        a[:r] = a[half : half + r] = root[:, None] * v[:, :r].T
+        b[:, :r] = u[:, :r] * root
         b[:, half : half + r] = -b[:, :r]
     a.register_hook(lambda grad: _first(grad, half, dim=0))
     b.register_hook(lambda grad: _first(grad, half, dim=1))
