@@ -72,8 +72,10 @@ def pieces(input_ids: Tensor, position_ids: Tensor | None) -> Iterator[Piece]:
 
 @contextmanager
 def lower_outputs_kept(inner: Any, n_frozen: int, limit_bytes: int = LIMIT_BYTES) -> Iterator[LowerOutputs]:
-    """Within it the lowest `n_frozen` decoder layers of `inner`, a causal language model without the wrapper of PEFT,
-    run once a document; with none frozen nothing is kept. They must not change in the meantime, and every pass must be of one row, as those of packs are.
+    """Within it the lowest `n_frozen` decoder layers run once a document; with none frozen nothing is kept.
+
+    inner: a causal language model without the wrapper of PEFT. Its lower layers must not change in the meantime, and
+    every pass must be of one row, as those of packs are.
     """
     kept = LowerOutputs(limit_bytes)
     if not n_frozen:
