@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from metier.adapt import adapt
-from metier.errors import ModelError
+from metier.errors import DataError, ModelError
 from metier.evidence.score import score_documents
 from metier.models.encoding import Encoded
 from metier.models.frozen import LowerOutputs
 from metier.models.packing import PackReader
+from metier.progress import Silent
 from metier.prove import prove
 from metier.results import Run, Talker
 from metier.runs import read_json, read_jsonl
@@ -22,6 +23,17 @@ from metier.settings import METHODS
 from metier.sources import general
 from metier.sources.read import read_corpus
 from tiny import save_tiny
+
+
+class Told(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
 
 OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 0.1, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
 
@@ -163,3 +175,53 @@ def test_plain_texts_and_questions_are_trained_in_one_run(model: Path, rows: Pat
     before, after = (measured_nll(run, arm) for arm in ("base", "adapted"))
     for name in ("terms", "texts"):
         assert sum(after[i] for i in items if i.startswith(name)) < sum(before[i] for i in items if i.startswith(name))
+
+
+@pytest.fixture(scope="module")
+def preferred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 preferences, one of them twice and one with an answer that does not fit the window."""
+    rows = [
+        {"prompt": f"What is the {i}. term?", "chosen": f"The term {i} is an answer.", "rejected": f"No {i}, an error."}
+        for i in range(60)
+    ]
+    rows += [rows[3], {"prompt": "Count.", "chosen": "one", "rejected": "the other " * 300}]
+    path = tmp_path_factory.mktemp("preferences") / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_preferences_are_trained_measured_and_counted(model: Path, preferred: Path, tmp_path: Path) -> None:
+    told = Told()
+    run = adapt(str(preferred), model=str(model), out=tmp_path / "run", lr=3e-3, progress=told, **OPTIONS)
+    assert any("| assistant: The term 0 is an answer. | rejected: No 0, an error." in line for line in told.lines)
+    found = run.results["preferences"]
+    assert found["n_items"] == run.results["gain"]["n_items"] > 5
+    assert found["moved"] > 0.8
+    assert found["margin"] > 1
+    assert found["diff"] == pytest.approx(found["adapted"] - found["base"])
+    base, adapted = (
+        list(read_jsonl(run.path / "evidence" / f"preferences-{arm}.jsonl")) for arm in ("base", "adapted")
+    )
+    assert [r["item"] for r in base] == [r["item"] for r in adapted]
+    ahead = [r["rejected_nll"] - r["chosen_nll"] for r in adapted]
+    assert found["adapted"] == sum(a > 0 for a in ahead) / len(ahead)
+    steps = list(read_jsonl(run.path / "metrics.jsonl"))
+    assert steps[-1]["preference_accuracy"] > 0.9
+    assert steps[-1]["replay_tokens"] > 0
+    ledger = read_json(run.path / "ledger.json")
+    for kind in ("bytes", "rows"):
+        counts = dict(ledger[kind])
+        assert counts.pop("total") == sum(counts.values())
+    assert ledger["rows"]["duplicate"] == 1
+    assert ledger["rows"]["cut"] == 1
+    assert ledger["bytes"]["trained"] > 40 * len("The term 0 is an answer.No 0, an error.")
+
+
+def test_preferences_have_a_gentler_rate_and_no_full_fine_tuning(model: Path, preferred: Path, tmp_path: Path) -> None:
+    short = {**OPTIONS, "tokens": 500, "evidence": "none", "replay": 0.0}
+    run = adapt(str(preferred), model=str(model), out=tmp_path / "run", **short)
+    assert read_json(run.path / "plan.json")["lr"] == pytest.approx(1e-4)
+    assert "preferences" not in run.results
+    with pytest.raises(DataError, match=r"--method full has none: choose an adapter\.$"):
+        adapt(str(preferred), model=str(model), out=tmp_path / "full", method="full", **OPTIONS)
+    assert not (tmp_path / "full").exists()

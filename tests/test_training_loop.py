@@ -72,7 +72,7 @@ def step_gradients(pack_tokens: int, monkeypatch: pytest.MonkeyPatch) -> tuple[f
             found.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
 
     optimizer = Keep([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    loss, _, n = train_step(PackReader(model), optimizer, step_of(ROWS), pack_tokens)
+    loss, _, n, _ = train_step(PackReader(model), optimizer, step_of(ROWS), pack_tokens)
     assert n == 6 + 6 + 15 + 10 + 4
     return loss, found
 
@@ -236,9 +236,9 @@ def test_the_gradient_is_clipped_to_a_norm_of_one(monkeypatch: pytest.MonkeyPatc
 
     model = lora()
     watch = Watch([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    _, norm, _ = train_step(PackReader(model), watch, step_of(ROWS), 64)
+    _, norm, _, _ = train_step(PackReader(model), watch, step_of(ROWS), 64)
     limit = norm / 2
     monkeypatch.setattr(loop, "MAX_GRAD_NORM", limit)
-    _, again, _ = train_step(PackReader(model), watch, step_of(ROWS), 64)
+    _, again, _, _ = train_step(PackReader(model), watch, step_of(ROWS), 64)
     assert again == pytest.approx(norm)
     assert clipped[-1] == pytest.approx(limit, rel=1e-4)

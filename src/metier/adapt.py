@@ -101,6 +101,11 @@ def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
     if not split.train:
         raise DataError(f"{settings.data[0]} leaves nothing to train on after the split: add documents.")
     n_documents = len({e.document for e in (*split.select, *split.test)})
+    if settings.method == "full" and any(e.rejected for e in split.train):
+        raise DataError(
+            f"{settings.data[0]} holds preferences, which are learned beside the model with its adapter switched off, "
+            "and --method full has none: choose an adapter."
+        )
     say.say(f"{len(corpus.examples):,} examples; {n_documents} {split.unit}s held out, half of them for the verdict")
     return corpus, split
 

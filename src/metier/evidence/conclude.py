@@ -9,6 +9,7 @@ from peft import PeftModel
 
 from metier.evidence.gain import gain
 from metier.evidence.measure import After, Before, answers_as_samples
+from metier.evidence.preferences import preferences
 from metier.evidence.retention import retention
 from metier.evidence.verdict import decide
 from metier.models.adapters import weights_moved
@@ -28,7 +29,8 @@ NOT_MEASURED = {
 
 
 def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dict[str, Any]:
-    """gain, retention, samples and the verdict on them; the verdict alone when nothing was measured."""
+    """gain, retention, preferences where there are any, samples and the verdict on them; the verdict alone when nothing
+    was measured."""
     if not before.items.field:
         return {"verdict": NOT_MEASURED}
     gained = gain(before.base.scores, after.adapted.scores)
@@ -45,6 +47,7 @@ def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dic
         "verdict": decide(gained, retained, unit),
         "gain": {**gained, "foretold_relative_detectable": before.foretold},
         "retention": {"pack": f"general pack, version {general.VERSION}", **retained},
+        **({"preferences": preferences(before.preferences, after.preferences)} if before.preferences else {}),
         "samples": answers_as_samples(before, after),
     }
 

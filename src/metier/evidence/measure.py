@@ -3,12 +3,13 @@
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from metier.errors import DataError
-from metier.evidence.arms import Arm, field_samples, nll_per_token, score_arm, write_arm
-from metier.evidence.score import Items, encode_items
+from metier.evidence.arms import Arm, ArmName, field_samples, nll_per_token, score_arm, write_arm
+from metier.evidence.preferences import score_pairs
+from metier.evidence.score import Items, Record, encode_items
 from metier.evidence.statistics import bits_per_byte, expected_detectable
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
@@ -16,7 +17,7 @@ from metier.models.generate import Answer, AnswerCache, answer_all
 from metier.models.load import BaseModel
 from metier.models.packing import PackReader
 from metier.progress import Progress
-from metier.runs import RunFolder
+from metier.runs import RunFolder, write_jsonl
 from metier.settings import Settings, learning_rate
 from metier.sources import general
 from metier.sources.examples import Example
@@ -51,7 +52,8 @@ def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Setti
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
     sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
-    return plan(settings, sizes, speed, seconds, learning_rate(base.n_parameters, settings.method))
+    preferences = any(example.rejected for example in split.train)
+    return plan(settings, sizes, speed, seconds, learning_rate(base.n_parameters, settings.method, preferences))
 
 
 def measure_machine(
@@ -71,7 +73,7 @@ def measure_machine(
     sizes = Sizes(
         field_items=len(test),
         field_tokens=test_tokens / max(1, len(test)),
-        train_tokens=round(sum(len(d.ids) for d in documents) * len(train) / len(sampled)),
+        train_tokens=round(sum(d.n_tokens for d in documents) * len(train) / len(sampled)),
         texts=len(items.texts),
         text_tokens=_mean(len(d.ids) for d in items.text_documents),
         own_text_tokens=sum(len(d.ids) for d in own_texts),
@@ -115,6 +117,7 @@ class Before:
     samples: list[tuple[str, str, str]]
     foretold: float | None  # share of the base's bits: the smallest gain that the set was expected to show
     seconds: float
+    preferences: list[Record] = field(default_factory=list)
 
     def field_by_example(self) -> Iterator[tuple[str, list[Encoded]]]:
         """(example id, its windows) of the held-out items that are scored."""
@@ -146,6 +149,7 @@ def base_arm(
         )
         say.begin("base model reads the evidence", items.n_tokens)
         arm = score_arm(reader, items, _with_good_tokens(encoder, requests, own), settings.pack_tokens, say)
+        preferences = _preferences(subject, reader, items, "base")
         shown = items.field[:SHOWN_FIELD]
         samples = field_samples(reader.model, encoder, shown, ANSWER_TOKENS)
     say.end()
@@ -153,7 +157,16 @@ def base_arm(
     foretold = foretold_detectable(arm)
     if items.field:
         say.say(detectable_line(arm, unit, foretold))
-    return Before(items, arm, replay, requests, shown, samples, foretold, time.monotonic() - started)
+    return Before(items, arm, replay, requests, shown, samples, foretold, time.monotonic() - started, preferences)
+
+
+def _preferences(subject: Subject, reader: PackReader, items: Items, arm: ArmName) -> list[Record]:
+    """Score the held-out pairs of answers with one model and write them; nothing is written where there are none."""
+    document_of = {example.id: example.document for example in items.field}
+    records = score_pairs(reader, items.field_documents, document_of, subject.settings.pack_tokens, lambda _: None)
+    if records:
+        write_jsonl(subject.run.evidence / f"preferences-{arm}.jsonl", records)
+    return records
 
 
 def _kept_answers(subject: Subject, cache: AnswerCache, requests: Sequence[Request]) -> list[Answer]:
@@ -169,9 +182,9 @@ def _field_records(arm: Arm) -> list[dict[str, Any]]:
 
 def foretold_detectable(arm: Arm) -> float | None:
     """The smallest gain that the held-out set can show, as a share of the base's bits; None for under two documents."""
-    field = _field_records(arm)
-    smallest = expected_detectable(field) if field else None
-    return None if smallest is None else smallest / bits_per_byte(field)
+    records = _field_records(arm)
+    smallest = expected_detectable(records) if records else None
+    return None if smallest is None else smallest / bits_per_byte(records)
 
 
 def detectable_line(arm: Arm, unit: str, share: float | None) -> str:
@@ -188,6 +201,7 @@ class After:
     adapted: Arm
     samples: list[tuple[str, str, str]]
     seconds: float
+    preferences: list[Record] = field(default_factory=list)
 
 
 def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
@@ -202,10 +216,11 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     arm = score_arm(
         reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say
     )
+    preferences = _preferences(subject, reader, before.items, "adapted")
     samples = field_samples(reader.model, encoder, before.shown, ANSWER_TOKENS)
     say.end()
     write_arm(subject.run, "adapted", arm)
-    return After(arm, samples, time.monotonic() - started)
+    return After(arm, samples, time.monotonic() - started, preferences)
 
 
 def _with_good_tokens(
@@ -257,7 +272,7 @@ class Probe:
 
 def answers_as_samples(before: Before, after: After) -> list[dict[str, str]]:
     """The samples of results.json: held-out rows of the field, then the general requests that every run shows."""
-    field = [
+    of_field = [
         {"kind": "field", "request": request, "reference": reference, "base": base, "adapted": adapted}
         for (request, reference, base), (_, _, adapted) in zip(before.samples, after.samples, strict=True)
     ]
@@ -272,4 +287,4 @@ def answers_as_samples(before: Before, after: After) -> list[dict[str, str]]:
         for request, base, adapted in zip(before.requests, before.base.answers, after.adapted.answers, strict=True)
         if request.request in general.SHOWN
     ]
-    return field + general_ones
+    return of_field + general_ones

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from metier.errors import DataError, DivergedError
 from metier.models.packing import Pack, PackReader, packs_of
+from metier.training.preferences import compare, pair_packs_of
 from metier.training.schedule import lr_at
 from metier.training.stream import Step
 
@@ -22,7 +23,9 @@ MAX_GRAD_NORM = 1.0
 class StepMetrics:
     """One optimizer step; a line of metrics.jsonl.
 
-    loss is in nats per supervised token; tokens and seconds are those of the step.
+    loss is in nats per supervised token; tokens and seconds are those of the step. Of a step with preferences:
+    preference_accuracy is the share of pairs whose chosen answer gained on the rejected one, beside the base, and
+    preference_margin the mean of beta times the nats that it gained.
     """
 
     step: int
@@ -35,6 +38,17 @@ class StepMetrics:
     replay_tokens: int
     tokens_per_s: float
     seconds: float
+    preference_accuracy: float | None = None
+    preference_margin: float | None = None
+
+
+class Update(NamedTuple):
+    """What one update was. loss in nats per supervised token; the norm is that before clipping; margins: one a pair."""
+
+    loss: float
+    grad_norm: float
+    n_supervised: int
+    margins: list[float]
 
 
 @dataclass
@@ -86,7 +100,7 @@ def train(
             lr = lr_at(number, n_steps, peak_lr)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss, grad_norm, n_supervised = train_step(reader, optimizer, step, pack_tokens)
+            loss, grad_norm, n_supervised, margins = train_step(reader, optimizer, step, pack_tokens)
             seconds = time.perf_counter() - started
             _count(done, step, n_supervised, seconds)
             on_step(
@@ -101,6 +115,8 @@ def train(
                     replay_tokens=step.n_replay_tokens,
                     tokens_per_s=step.n_tokens / seconds,
                     seconds=seconds,
+                    preference_accuracy=sum(m > 0 for m in margins) / len(margins) if margins else None,
+                    preference_margin=sum(margins) / len(margins) if margins else None,
                 )
             )
             if should_stop():
@@ -111,34 +127,43 @@ def train(
     return done
 
 
-def train_step(
-    reader: PackReader, optimizer: torch.optim.Optimizer, step: Step, pack_tokens: int
-) -> tuple[float, float, int]:
-    """One update; returns (loss in nats per supervised token, gradient norm before clipping, supervised tokens).
+def train_step(reader: PackReader, optimizer: torch.optim.Optimizer, step: Step, pack_tokens: int) -> Update:
+    """One update.
 
     The losses of all packs are summed and divided once by the step's supervised tokens, so that the update does not
-    depend on how the step is cut into packs.
+    depend on how the step is cut into packs. A preference stands for the tokens of its two answers: each counts with
+    the mean loss of the step's pairs, so that what is trained beside them keeps its share.
     """
-    packs = list(packs_of(step.documents, pack_tokens))
-    n_supervised = sum(len(p.labels) for p in packs)
+    packs = list(packs_of((d for d in step.documents if not d.rejected), pack_tokens))
+    pair_packs = list(pair_packs_of((d for d in step.documents if d.rejected), pack_tokens))
+    n_pair_tokens = sum(len(p.labels) for p in pair_packs)
+    n_supervised = sum(len(p.labels) for p in packs) + n_pair_tokens
     if n_supervised == 0:
         raise DataError(f"no supervised tokens in a step ({_rows(packs)}): every token is masked; check these rows.")
     total = 0.0
+    margins: list[float] = []
     for batch in packs:
         nll = reader.summed_nll(batch)
         (nll / n_supervised).backward()  # type: ignore[no-untyped-call]
         total += nll.item()
+    tokens_per_pair = n_pair_tokens / max(1, sum(bool(d.rejected) for d in step.documents))
+    for batch in pair_packs:
+        compared = compare(reader, batch)
+        (compared.loss * tokens_per_pair / n_supervised).backward()  # type: ignore[no-untyped-call]
+        total += compared.loss.item() * tokens_per_pair
+        margins += compared.margins.tolist()
     loss = total / n_supervised
     parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
     grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM))
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         optimizer.zero_grad(set_to_none=True)
         raise DivergedError(
-            f"loss {loss:g}, gradient norm {grad_norm:g} at rows {_rows(packs)}: lower --lr or inspect these rows."
+            f"loss {loss:g}, gradient norm {grad_norm:g} at rows {_rows([*packs, *pair_packs])}: "
+            "lower --lr or inspect these rows."
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss, grad_norm, n_supervised
+    return Update(loss, grad_norm, n_supervised, margins)
 
 
 def _count(done: Trained, step: Step, n_supervised: int, seconds: float) -> None:

@@ -9,6 +9,7 @@ import torch
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, packs_of
 from metier.settings import Settings
+from metier.training.preferences import compare, pair_packs_of
 from metier.training.replay import TOKENS_PER_ANSWERED_REQUEST, n_requests
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
@@ -175,13 +176,21 @@ def step_size(train_tokens: int, settings: Settings) -> int:
 def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[Encoded], pack_tokens: int) -> Speed:
     """Train a pack of rows and score a pack of general texts, twice each; weights and gradients are left as they were.
 
-    Texts are supervised at every token, rows at some: scoring is timed on what costs most.
+    Texts are supervised at every token, rows at some: scoring is timed on what costs most, and so is training where
+    some rows are preferences, which are read twice.
     """
-    batch = next(packs_of(_repeated(rows, pack_tokens), pack_tokens))
+    pairs = [row for row in rows if row.rejected]
+    packs = pair_packs_of if pairs else packs_of
+    batch = next(packs(_repeated(pairs or rows, pack_tokens), pack_tokens))
     reader.model.train()
     train_tokens_per_s = 0.0
     if any(p.requires_grad for p in reader.model.parameters()):
-        train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
+
+        def train() -> None:
+            loss = compare(reader, batch).loss if pairs else reader.summed_nll(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+
+        train_s = _quicker_of_two(train)
         train_tokens_per_s = batch.n_tokens / train_s
     reader.model.zero_grad(set_to_none=True)
     reader.model.eval()
@@ -221,5 +230,5 @@ def _repeated(documents: Sequence[Encoded], n_tokens: int) -> Iterator[Encoded]:
     size = 0
     while documents and size < n_tokens:
         for document in documents:
-            size += len(document.ids)
+            size += document.n_tokens
             yield document
