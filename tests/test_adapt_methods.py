@@ -179,12 +179,16 @@ def test_plain_texts_and_questions_are_trained_in_one_run(model: Path, rows: Pat
 
 @pytest.fixture(scope="module")
 def preferred(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 preferences, one of them twice and one with an answer that does not fit the window."""
+    """60 preferences, one of them twice, one with another rejected answer, and one with an answer that does not fit the window."""
     rows = [
         {"prompt": f"What is the {i}. term?", "chosen": f"The term {i} is an answer.", "rejected": f"No {i}, an error."}
         for i in range(60)
     ]
-    rows += [rows[3], {"prompt": "Count.", "chosen": "one", "rejected": "the other " * 300}]
+    rows += [
+        rows[3],
+        {**rows[5], "rejected": "Never."},
+        {"prompt": "Count.", "chosen": "one", "rejected": "the other " * 300},
+    ]
     path = tmp_path_factory.mktemp("preferences") / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -207,7 +211,7 @@ def test_preferences_are_trained_measured_and_counted(model: Path, preferred: Pa
     assert found["adapted"] == sum(a > 0 for a in ahead) / len(ahead)
     steps = list(read_jsonl(run.path / "metrics.jsonl"))
     assert steps[-1]["preference_accuracy"] > 0.9
-    assert steps[-1]["replay_tokens"] > 0
+    assert sum(step["replay_tokens"] for step in steps) > 0
     ledger = read_json(run.path / "ledger.json")
     for kind in ("bytes", "rows"):
         counts = dict(ledger[kind])
