@@ -106,6 +106,42 @@ def test_the_dial_of_a_run_is_the_base_at_zero(method: str, finished: dict[str, 
     assert run.model().generate(asked, 8, adapted=False) == off.generate(asked, 8)
 
 
+class KilledError(BaseException):
+    """Stands for SIGKILL."""
+
+
+def killed_and_resumed(data: Path, model: Path, out: Path, **options: Any) -> Run:
+    """A run that was killed in its fifth step, and went on."""
+    from metier.training import loop
+
+    step, n = loop.train_step, 0
+
+    def stepped(*arguments: Any) -> Any:
+        nonlocal n
+        n += 1
+        if n == 5:
+            raise KilledError
+        return step(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_step", stepped)
+        with pytest.raises(KilledError):
+            adapt(str(data), model=str(model), out=out, **options)
+    assert n == 5
+    return adapt(resume=out)
+
+
+@pytest.mark.parametrize("method", ["dora", "pissa", "full"])
+def test_a_killed_run_of_any_method_ends_with_the_weights_of_one_never_stopped(
+    method: str, model: Path, rows: Path, finished: dict[str, Run], tmp_path: Path
+) -> None:
+    again = killed_and_resumed(rows, model, tmp_path / "run", method=method, lr=3e-3, **OPTIONS)
+    whole = finished[method]
+    (name,) = [p.name for p in whole.folder.trained.glob("*.safetensors")]
+    assert (again.folder.trained / name).read_bytes() == (whole.folder.trained / name).read_bytes()
+    assert (again.path / "rows.jsonl").read_bytes() == (whole.path / "rows.jsonl").read_bytes()
+
+
 def test_a_fully_trained_model_is_proved_as_any_model_is(model: Path, finished: dict[str, Run], tmp_path: Path) -> None:
     rows = tmp_path / "other.jsonl"
     pairs = [(f"Which is the {i}. term?", f"The term {i} is the answer number {i}.") for i in range(70, 100)]
@@ -179,7 +215,7 @@ def test_plain_texts_and_questions_are_trained_in_one_run(model: Path, rows: Pat
 
 @pytest.fixture(scope="module")
 def preferred(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 preferences, one of them twice, one with another rejected answer, and one with an answer that does not fit the window."""
+    """60 preferences, one of them twice, one with another rejected answer, and one with an answer that does not fit."""
     rows = [
         {"prompt": f"What is the {i}. term?", "chosen": f"The term {i} is an answer.", "rejected": f"No {i}, an error."}
         for i in range(60)
@@ -219,6 +255,15 @@ def test_preferences_are_trained_measured_and_counted(model: Path, preferred: Pa
     assert ledger["rows"]["duplicate"] == 1
     assert ledger["rows"]["cut"] == 1
     assert ledger["bytes"]["trained"] > 40 * len("The term 0 is an answer.No 0, an error.")
+
+
+def test_a_killed_run_on_preferences_ends_as_one_never_stopped(model: Path, preferred: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "lr": 3e-3, "evidence": "full"}
+    whole = adapt(str(preferred), model=str(model), out=tmp_path / "whole", **options)
+    again = killed_and_resumed(preferred, model, tmp_path / "again", **options)
+    assert again.results["preferences"] == whole.results["preferences"]
+    for name in ("rows.jsonl", "ledger.json", "evidence/preferences-base.jsonl", "evidence/preferences-adapted.jsonl"):
+        assert (again.path / name).read_bytes() == (whole.path / name).read_bytes(), name
 
 
 def test_preferences_have_a_gentler_rate_and_no_full_fine_tuning(model: Path, preferred: Path, tmp_path: Path) -> None:

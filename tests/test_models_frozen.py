@@ -116,14 +116,15 @@ def test_no_more_is_kept_than_the_limit_and_the_rest_is_computed() -> None:
 def test_the_pieces_of_a_pack_are_its_documents_and_branches() -> None:
     batch = pack_branches(STEMS)
     found = list(pieces(batch.input_ids[0], batch.position_ids))
-    assert [(start, length) for _, start, length in found] == [(0, 11), (11, 3), (14, 3), (17, 2)]
+    assert [(p.own.start, p.own.stop) for p in found] == [(0, 11), (11, 14), (14, 17), (17, 19)]
+    assert [(p.stem.start, p.stem.stop) for p in found] == [(0, 0), (0, 6), (14, 14), (14, 16)]
 
     def tokens(*ids: int) -> bytes:
         return torch.tensor(ids).numpy().tobytes()
 
-    assert found[1][0] == tokens(*STEMS[0].stem, *STEMS[0].branches[1])
-    assert found[3][0] == tokens(3, 4, 6, 7)
-    assert list(pieces(torch.tensor([5, 6, 7]), None)) == [(tokens(5, 6, 7), 0, 3)]
+    assert found[1].tokens == tokens(*STEMS[0].stem, *STEMS[0].branches[1])
+    assert found[3].tokens == tokens(3, 4, 6, 7)
+    assert list(pieces(torch.tensor([5, 6, 7]), None)) == [(tokens(5, 6, 7), slice(0, 0), slice(0, 3))]
 
 
 def test_the_same_tokens_after_another_stem_are_another_piece() -> None:
@@ -138,12 +139,16 @@ def test_the_same_tokens_after_another_stem_are_another_piece() -> None:
     assert kept.replayed.shape == (1, 5, 2)
 
 
-def test_a_document_that_was_read_after_a_shared_prefix_is_read_again_when_it_stands_alone() -> None:
-    """Only what follows the prefix was kept of it."""
+def test_a_document_that_was_read_behind_a_stem_is_known_alone_and_behind_another_part_of_its_start() -> None:
     kept = LowerOutputs()
     shared = pack_branches([Branches("s", (3, 4), ((7, 8), (9,)))])
     kept.begin(shared.input_ids, shared.position_ids)
-    kept.keep(torch.zeros(1, 5, 2))
+    kept.keep(torch.arange(10.0).view(1, 5, 2))
     alone = pack([Encoded("d", (3, 4, 9), ROWS[0].loss[:3], 0)])
     kept.begin(alone.input_ids, alone.position_ids)
-    assert kept.replayed is None
+    assert kept.replayed is not None
+    assert kept.replayed[0].tolist() == [[0, 1], [2, 3], [8, 9]]
+    other = pack_branches([Branches("s", (3,), ((4, 9), (4, 7, 8)))])
+    kept.begin(other.input_ids, other.position_ids)
+    assert kept.replayed is not None
+    assert kept.replayed[0].tolist() == [[0, 1], [2, 3], [8, 9], [2, 3], [4, 5], [6, 7]]

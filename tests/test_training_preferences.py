@@ -13,7 +13,7 @@ from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.sources.examples import Example, Message
 from metier.training import loop
-from metier.training.loop import train, train_step
+from metier.training.loop import Recipe, train, train_step
 from metier.training.preferences import BETA, branches_of, compare, pair_packs_of
 from metier.training.stream import Step
 from tiny import document, random_ids, tiny_model, tiny_tokenizer
@@ -106,7 +106,7 @@ def step_of(*documents: Encoded) -> Step:
 def test_training_on_preferences_puts_the_chosen_answers_ahead() -> None:
     model = add_method(tiny_model(), "lora", r=4, alpha=8, seed=0)
     seen: list[Any] = []
-    train(PackReader(model), itertools.repeat(step_of(*PAIRS)), 15, 3e-3, 1000, seen.append)
+    train(PackReader(model), lambda: itertools.repeat(step_of(*PAIRS)), Recipe(15, 3e-3, 1000), seen.append)
     assert seen[0].preference_margin == pytest.approx(0, abs=1e-5)
     assert seen[-1].preference_accuracy == 1.0
     assert seen[-1].preference_margin > 0.2
@@ -115,7 +115,7 @@ def test_training_on_preferences_puts_the_chosen_answers_ahead() -> None:
 
 def test_a_step_without_preferences_says_nothing_of_them() -> None:
     seen: list[Any] = []
-    train(PackReader(moved_model()), iter([step_of(TEXT)]), 1, 1e-3, 1000, seen.append)
+    train(PackReader(moved_model()), lambda: iter([step_of(TEXT)]), Recipe(1, 1e-3, 1000), seen.append)
     assert (seen[0].preference_accuracy, seen[0].preference_margin) == (None, None)
 
 
@@ -143,6 +143,10 @@ def test_texts_and_preferences_of_one_step_share_it_by_their_tokens(
     assert update.n_supervised == 8 + n_pair_tokens
     assert update.loss == pytest.approx(loss.item(), rel=1e-5)
     assert update.margins == pytest.approx(margins.tolist(), rel=1e-4)
+    shares = -nn.functional.logsigmoid(margins) * n_pair_tokens / 3
+    expected = [("t", 8, nats.item()), *zip(("p1", "p2", "p3"), (12, 12, 4), shares.tolist(), strict=True)]
+    assert [(row.item, row.tokens) for row in update.rows] == [(item, n) for item, n, _ in expected]
+    assert [row.nats for row in update.rows] == pytest.approx([n for _, _, n in expected], rel=1e-4)
     for name, gradient in gradients(model).items():
         assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 

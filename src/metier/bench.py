@@ -105,7 +105,7 @@ def _training(
     started = time.perf_counter()
     n_supervised = done = 0
     for step in groups:
-        n_supervised += train_step(reader, optimizer, step, settings.pack_tokens)[2]
+        n_supervised += train_step(reader, optimizer, step, settings.pack_tokens).n_supervised
         done += len(step.documents)
         say.advance(done)
     seconds = time.perf_counter() - started

@@ -42,6 +42,7 @@ class Settings:
     held_out: float = _setting(0.1, "share of the documents held out, half to choose on and half to test on")
     evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
+    checkpoint_s: float = _setting(60.0, "seconds of training between two checkpoints, at most")
     threads: int = _setting(0, "processor threads (0: as many as there are cores)")
     fields: Mapping[str, str] = _setting_of(dict, "part of a row → the field that holds it, where names are unusual")
     skip_bad_rows: bool = _setting(False, "count rows that cannot be read, and go on")
@@ -57,6 +58,7 @@ class Settings:
             (self.lr >= 0, f"--lr {self.lr:g}: give a positive learning rate."),
             (self.budget_forgetting > 0, f"--budget-forgetting {self.budget_forgetting:g}: give a positive share."),
             (self.max_epochs > 0, f"--max-epochs {self.max_epochs}: give 1 or more."),
+            (self.checkpoint_s >= 0, f"--checkpoint-s {self.checkpoint_s:g}: give a number of seconds."),
             (self.threads >= 0, f"--threads {self.threads}: give a number of threads, or 0 for all."),
             (self.method in METHODS, f"--method {self.method}: choose {', '.join(METHODS[:-1])} or {METHODS[-1]}."),
             (self.top_layers >= 0, f"--top-layers {self.top_layers}: give a number of layers, or 0 for all."),

@@ -98,6 +98,8 @@ def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> 
         "replay_tokens": trained.n_replay_tokens,
         "seconds": trained.seconds,
         "interrupted": trained.interrupted,
+        "pack_tokens": trained.pack_tokens,
+        "rollbacks": [asdict(rollback) for rollback in trained.rollbacks],
         "probe": probe,
     }
 

@@ -53,7 +53,12 @@ class Encoded:
 
     @property
     def n_supervised(self) -> int:
-        return sum(1 for kind in self.loss if kind)
+        return sum(1 for kind in self.loss if kind) + len(self.rejected)
+
+    @property
+    def n_before_loss(self) -> int:
+        """Tokens before the first that carries loss."""
+        return next((i for i, kind in enumerate(self.loss) if kind), len(self.ids))
 
     def without_end(self) -> "Encoded":
         """For an answer that was cut by a token limit: teaching an end there would teach it to stop mid-sentence."""

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,14 @@ from metier.models.methods import decoder_layers
 
 LIMIT_BYTES = 2**30  # of kept outputs: 466,000 tokens of a model of width 576 in float32
 
-Piece = tuple[bytes, int, int]
-"""(all the tokens that its last position has seen, its first position in the batch, its length)."""
+
+class Piece(NamedTuple):
+    """The end of a document in a pack. tokens: all of the document's; stem: where its start stands that others share,
+    empty where none is shared; own: where the rest stands."""
+
+    tokens: bytes
+    stem: slice
+    own: slice
 
 
 class LowerOutputs:
@@ -35,21 +41,25 @@ class LowerOutputs:
     def begin(self, input_ids: Tensor, position_ids: Tensor | None) -> None:
         """A forward pass of (1, T) tokens begins; `replayed` is (1, T, H) if all of it is known, else None."""
         self._pieces = list(pieces(input_ids[0], position_ids))
-        known = [self._kept.get(tokens) for tokens, _, _ in self._pieces]
-        found = [k[-n:] for k, (_, _, n) in zip(known, self._pieces, strict=True) if k is not None and len(k) >= n]
+        known = [(self._kept.get(piece.tokens), piece) for piece in self._pieces]
+        found = [kept[piece.stem.stop - piece.stem.start :] for kept, piece in known if kept is not None]
         self.replayed = torch.cat(found)[None] if len(found) == len(known) else None
         self.hits += self.replayed is not None
         self.misses += self.replayed is None
 
     def keep(self, output: Tensor) -> None:
-        """output (1, T, H): what the uppermost frozen layer made of the pass that began."""
-        for tokens, start, length in self._pieces:
-            rows = output[0, start : start + length].detach()
+        """output (1, T, H): what the uppermost frozen layer made of the pass that began.
+
+        Of every document all of it is kept, for it shares another start, or none, in the next epoch's packs.
+        """
+        for piece in self._pieces:
+            if piece.tokens in self._kept:
+                continue
+            rows = torch.cat((output[0, piece.stem], output[0, piece.own])).detach()
             size = rows.numel() * rows.element_size()
-            old = self._kept.get(tokens)
-            if (old is None or len(old) < length) and self.n_bytes + size <= self.limit_bytes:
-                self._kept[tokens] = rows.clone()
-                self.n_bytes += size - (old.numel() * old.element_size() if old is not None else 0)
+            if self.n_bytes + size <= self.limit_bytes:
+                self._kept[piece.tokens] = rows
+                self.n_bytes += size
 
 
 def pieces(input_ids: Tensor, position_ids: Tensor | None) -> Iterator[Piece]:
@@ -67,7 +77,8 @@ def pieces(input_ids: Tensor, position_ids: Tensor | None) -> Iterator[Piece]:
         offset = int(positions[start])
         if offset == 0:
             stem = start
-        yield ids[stem : stem + offset].tobytes() + ids[start:end].tobytes(), start, end - start
+        shared, own = slice(stem, stem + offset), slice(start, end)
+        yield Piece(ids[shared].tobytes() + ids[own].tobytes(), shared, own)
 
 
 @contextmanager

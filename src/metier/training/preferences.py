@@ -1,6 +1,6 @@
 """Preferences: of two answers to one conversation the chosen one is made likelier than the rejected one (DPO)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded
-from metier.models.packing import Branches, Pack, PackReader, pack_branches
+from metier.models.packing import Branches, Pack, PackReader, pack_branches, packs_of
 
 BETA = 0.1  # how little the model may move away from its base for a preference (arXiv 2305.18290)
 
@@ -20,6 +20,11 @@ class Compared:
 
     loss: Tensor
     margins: Tensor
+
+    @property
+    def by_pair(self) -> Tensor:
+        """(pairs,) float64 without gradient: the loss of each."""
+        return -torch.nn.functional.logsigmoid(self.margins.double())
 
 
 def branches_of(document: Encoded) -> Branches:
@@ -40,6 +45,12 @@ def pair_packs_of(documents: Iterable[Encoded], n_tokens: int) -> Iterator[Pack]
         size += document.n_tokens
     if current:
         yield pack_branches(current)
+
+
+def step_packs_of(documents: Sequence[Encoded], n_tokens: int) -> Iterator[Pack]:
+    """All that a step of these documents reads: packs of texts, then packs of preferences."""
+    yield from packs_of((document for document in documents if not document.rejected), n_tokens)
+    yield from pair_packs_of((document for document in documents if document.rejected), n_tokens)
 
 
 def compare(reader: PackReader, batch: Pack) -> Compared:
