@@ -14,6 +14,7 @@ from metier.models.packing import PackReader
 from metier.sources.examples import Example, Message
 from metier.training import loop
 from metier.training.loop import Recipe, train, train_step
+from metier.training.memory import try_longest_pack
 from metier.training.preferences import BETA, branches_of, compare, pair_packs_of
 from metier.training.stream import Step
 from tiny import document, random_ids, tiny_model, tiny_tokenizer
@@ -111,6 +112,14 @@ def test_training_on_preferences_puts_the_chosen_answers_ahead() -> None:
     assert seen[-1].preference_accuracy == 1.0
     assert seen[-1].preference_margin > 0.2
     assert seen[-1].loss < seen[0].loss
+
+
+def test_memory_is_tried_with_the_longest_pack_of_pairs() -> None:
+    reader, seen = PackReader(moved_model()), []
+    real = reader.row_nll
+    reader.row_nll = lambda batch: seen.append(batch.n_tokens) or real(batch)  # type: ignore[func-returns-value,method-assign]
+    assert try_longest_pack(reader, [step_of(*PAIRS, TEXT)], 1, 1000, print) == 1000
+    assert seen == [18 + 15 + 13]
 
 
 def test_a_step_without_preferences_says_nothing_of_them() -> None:

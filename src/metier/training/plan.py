@@ -8,7 +8,7 @@ import torch
 
 from metier.errors import RunError
 from metier.models.encoding import Encoded
-from metier.models.packing import PackReader, packs_of
+from metier.models.packing import PackReader, divide, pack
 from metier.runs import RunFolder, read_json
 from metier.settings import Settings
 from metier.training.preferences import compare, pair_packs_of
@@ -21,7 +21,7 @@ FEWEST_STEPS = 8
 
 @dataclass(frozen=True)
 class Speed:
-    """Measured on this machine, this model and this data; tokens without padding."""
+    """Measured on this machine, this model and this data; tokens of the documents, without padding."""
 
     train_tokens_per_s: float  # 0 where nothing is to be trained
     score_tokens_per_s: float
@@ -198,8 +198,12 @@ def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[E
     some rows are preferences, which are read twice.
     """
     pairs = [row for row in rows if row.rejected]
-    packs = pair_packs_of if pairs else packs_of
-    batch = next(packs(_repeated(pairs or rows, pack_tokens), pack_tokens))
+    if pairs:
+        batch = next(pair_packs_of(_repeated(pairs, pack_tokens), pack_tokens))
+        n_tokens = batch.n_tokens
+    else:
+        row_group = next(divide(_repeated(rows, pack_tokens), pack_tokens))
+        batch, n_tokens = pack(row_group), _n_tokens(row_group)
     reader.model.train()
     train_tokens_per_s = 0.0
     if any(p.requires_grad for p in reader.model.parameters()):
@@ -208,13 +212,18 @@ def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[E
             loss = compare(reader, batch).loss if pairs else reader.summed_nll(batch)
             loss.backward()  # type: ignore[no-untyped-call]
 
-        train_s = _quicker_of_two(train)
-        train_tokens_per_s = batch.n_tokens / train_s
+        train_tokens_per_s = n_tokens / _quicker_of_two(train)
     reader.model.zero_grad(set_to_none=True)
     reader.model.eval()
-    read = next(packs_of(_repeated(texts, pack_tokens), pack_tokens, with_end=False))
+    text_group = next(divide(_repeated(texts, pack_tokens), pack_tokens))
+    read = pack(text_group, with_end=False)
     score_s = _quicker_of_two(lambda: reader.token_nll(read))
-    return Speed(train_tokens_per_s, read.n_tokens / score_s, GENERATE_ROWS / _generate_step(reader))
+    return Speed(train_tokens_per_s, _n_tokens(text_group) / score_s, GENERATE_ROWS / _generate_step(reader))
+
+
+def _n_tokens(documents: Sequence[Encoded]) -> int:
+    """Of the documents as they are planned: what a pack shares between them is counted for each."""
+    return sum(document.n_tokens for document in documents)
 
 
 GENERATE_ROWS = 40
