@@ -127,7 +127,7 @@ MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "between": lambda patch: kill_at(patch, main_path, "Journal"),
     "the longest pack": lambda patch: kill_at(patch, main_path, "try_longest_pack"),
     "training": kill_in_training,
-    "the adapter": lambda patch: kill_at(patch, main_path, "save_adapter"),
+    "the adapter": lambda patch: kill_at(patch, main_path, "save_trained"),
     "the adapted arm": lambda patch: kill_at(patch, measure, "adapted_arm"),
     "the report": lambda patch: kill_at(patch, Run, "report"),
 }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from metier.errors import MetierError
-from metier.settings import Settings, from_mapping, from_toml, help_of, learning_rate, to_toml
+from metier.settings import METHODS, Settings, from_mapping, from_toml, help_of, learning_rate, to_toml
 
 AWKWARD = (
     'a "quoted" \\ name.txt',
@@ -66,7 +66,9 @@ def test_toml_that_cannot_be_read_is_refused_with_its_line() -> None:
         ({"held_out": 0.95}, "--held-out 0.95:"),
         ({"lr": -1e-3}, "--lr -0.001:"),
         ({"budget_forgetting": 0}, "--budget-forgetting 0:"),
-        ({"method": "full"}, "--method full:"),
+        ({"method": "qlora"}, "--method qlora: choose lora, rslora, dora, pissa or full"),
+        ({"top_layers": -1}, "--top-layers -1:"),
+        ({"method": "full", "top_layers": 4}, "--top-layers is for adapters"),
         ({"evidence": "some"}, "--evidence some:"),
         ({"step_tokens": 100, "pack_tokens": 200}, "--step-tokens must not be smaller"),
         ({"pack_tokens": 0}, "--step-tokens must not be smaller"),
@@ -93,6 +95,16 @@ def test_a_setting_cannot_be_changed_afterwards() -> None:
 
 def test_every_setting_but_the_data_has_its_help() -> None:
     assert all(help_of(f.name) for f in fields(Settings) if f.name != "data")
+
+
+@pytest.mark.parametrize(("n_parameters", "rate"), [(135e6, 1e-4), (1e9, 5e-5), (7e9, 2e-5)])
+def test_full_fine_tuning_has_a_tenth_of_the_rate_of_lora(n_parameters: int, rate: float) -> None:
+    assert learning_rate(n_parameters, "full") == pytest.approx(rate)
+    assert learning_rate(n_parameters) == pytest.approx(10 * rate)
+
+
+def test_every_method_has_a_rate() -> None:
+    assert all(0 < learning_rate(135_000_000, m, preferences=True) < learning_rate(135_000_000, m) for m in METHODS)
 
 
 def test_larger_models_learn_more_slowly() -> None:

@@ -119,3 +119,50 @@ def test_a_row_that_lacks_a_field_of_the_first_rows_is_bad():
 
 def test_a_context_that_is_not_text_is_left_out_of_the_question():
     assert turns({"question": "Why?", "answer": "So.", "context": {"a": ["b"]}})[0] == ("user", "Why?")
+
+
+ASKED = {"role": "user", "content": "Why?"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def said(text):
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize(
+    ("row", "before"),
+    [
+        ({"prompt": "Why?", "chosen": "So.", "rejected": "No."}, [("user", "Why?")]),
+        ({"prompt": [ASKED], "chosen": [said("So.")], "rejected": [said("No.")]}, [("user", "Why?")]),
+        ({"prompt": "Why?", "chosen": [ASKED, said("So.")], "rejected": [ASKED, said("No.")]}, [("user", "Why?")]),
+        (
+            {"prompt": "Why?", "chosen": [SYSTEM, ASKED, said("So.")], "rejected": [SYSTEM, ASKED, said("No.")]},
+            [("system", "Be brief."), ("user", "Why?")],
+        ),
+    ],
+)
+def test_a_preference_is_its_conversation_with_the_chosen_answer_and_the_rejected_one_beside(row, before):
+    found = parsed(row)
+    assert [(m.role, m.content) for m in found.messages] == [*before, ("assistant", "So.")]
+    assert found.rejected == "No."
+    assert (found.prompt_bytes, found.learned_bytes) == (sum(len(text) for _, text in before), 6)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"prompt": "Why?", "chosen": "So.", "rejected": "So."}, "has the same answer chosen and rejected"),
+        ({"prompt": "Why?", "chosen": "So.", "rejected": None}, "has a null rejected"),
+        (
+            {"prompt": "Why?", "chosen": [said("So.")], "rejected": [said("a"), ASKED, said("b")]},
+            "has chosen and rejected answers to different conversations",
+        ),
+        (
+            {"prompt": "Why?", "chosen": [said("So."), ASKED], "rejected": "No."},
+            "has a conversation in 'chosen' that does not end with an assistant turn",
+        ),
+    ],
+)
+def test_a_preference_that_cannot_be_learned_says_why(row, why):
+    with pytest.raises(BadRowError, match=why):
+        parsed(row)

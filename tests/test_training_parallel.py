@@ -96,8 +96,10 @@ def test_more_ranks_than_rows_or_than_documents_in_any_step_is_one_sentence(monk
     monkeypatch.setattr(parallel, "n_ranks", lambda: 4)
     rows = documents(5, 5, 5)
     with pytest.raises(RankError, match=r"4 ranks for 3 rows to train on: start 3 at most"):
-        parallel.require_rows(3)
-    parallel.require_rows(4)
+        parallel.require_rows(3, 0)
+    parallel.require_rows(4, 0)
+    with pytest.raises(RankError, match="2 of the rows are preferences"):
+        parallel.require_rows(4, 2)
     with pytest.raises(RankError, match=r"4 ranks, and steps of 3 documents at most: start 3 at most"):
         parallel.require_documents([Step(tuple(rows[:2]), 10, 0, 0), Step(tuple(rows), 15, 0, 0)])
     parallel.require_documents([Step((*rows, *rows), 30, 0, 0)])

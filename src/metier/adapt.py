@@ -16,10 +16,12 @@ from metier.errors import DataError, MetierError, RunError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Before, Subject
 from metier.interrupts import StopAfterStep, sigterm_interrupts
-from metier.models.adapters import add_lora, keep_memory
+from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded, Encoder
+from metier.models.frozen import lower_outputs_kept
 from metier.models.generate import Answer
 from metier.models.load import load_base
+from metier.models.methods import add_method, n_frozen_layers, n_trained
 from metier.models.packing import PackReader
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
@@ -80,7 +82,7 @@ def adapt(
             run.set_status("done")
             return finish(run)
     corpus, split = read_data(settings, say)
-    parallel.require_rows(len(split.train))
+    parallel.require_rows(len(split.train), sum(bool(e.rejected) for e in split.train))
     subject = prepare(settings, run, say)
     parallel.require_alike("data or a model", fingerprint(subject, split))
     measure.require_renderable(subject.encoder, corpus.examples)
@@ -99,7 +101,7 @@ def adapt(
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay_requests)
         journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
         field = train_field(subject, split, planned, before.replay, journal)
-        save_adapter(subject)
+        save_trained(subject)
         settle(corpus.ledger, split, field, before, subject.encoder)
         write_json(run.ledger, corpus.ledger.as_json())
         if n_cut := corpus.ledger.n_cut:
@@ -110,7 +112,9 @@ def adapt(
         results = {
             "schema": conclude.SCHEMA,
             **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
-            "model": conclude.model_facts(subject.base, subject.reader.model),
+            "model": conclude.model_facts(
+                subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
+            ),
             "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
             "training": conclude.training_facts(field.trained, planned, field.probe),
             "cost": conclude.cost(field.trained, before.seconds + after.seconds, journal.elapsed_s),
@@ -143,12 +147,17 @@ def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
     if not split.train:
         raise DataError(f"{settings.data[0]} leaves nothing to train on after the split: add documents.")
     n_documents = len({e.document for e in (*split.select, *split.test)})
+    if settings.method == "full" and any(e.rejected for e in split.train):
+        raise DataError(
+            f"{settings.data[0]} holds preferences, which are learned beside the model with its adapter switched off, "
+            "and --method full has none: choose an adapter."
+        )
     say.say(f"{len(corpus.examples):,} examples; {n_documents} {split.unit}s held out, half of them for the verdict")
     return corpus, split
 
 
 def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
-    """Load the model and put LoRA on it; the base's weights stay as they are."""
+    """Load the model and make trainable what the method trains; before training it computes what its base does."""
     if settings.threads or this_rank().of > 1:
         torch.set_num_threads(settings.threads or threads_of_a_rank())
     keep_memory()
@@ -156,7 +165,9 @@ def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
         base = load_base(settings.model)
     if not base.encoder.has_own_template:
         say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
-    reader = PackReader(add_lora(base.model, settings.r, settings.alpha, settings.seed))
+    reader = PackReader(
+        add_method(base.model, settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
+    )
     if reader.why_plain:
         say.say(f"{reader.why_plain}: each document runs alone, which is slower and the same")
     if settings.sharding == "fsdp" and parallel.n_ranks() > 1:
@@ -267,7 +278,8 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
 
     try:
         torch.manual_seed(settings.seed)  # the same start whatever was measured before
-        with sharded(reader.model):
+        frozen = n_frozen_layers(reader.inner, settings.top_layers) if settings.top_layers and planned.epochs > 1 else 0
+        with sharded(reader.model), lower_outputs_kept(reader.inner, frozen):
             pack_tokens = try_longest_pack(reader, stream(), planned.steps, settings.pack_tokens, say.say)
             recipe = Recipe(planned.steps, planned.lr, pack_tokens)
             with StopAfterStep(say.say) as stop:
@@ -287,17 +299,17 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
     return Training(trained, moved, frozenset(too_long))
 
 
-def save_adapter(subject: Subject) -> None:
-    """The adapter as PEFT writes it, with the tokenizer and its template; whole or not at all. It takes the place of
-    the one that an interrupted run had left.
+def save_trained(subject: Subject) -> None:
+    """The adapter as PEFT writes it, or the whole model if all of it was trained, with the tokenizer and its template;
+    whole or not at all. It takes the place of what an interrupted run had left.
 
     Raises:
         RunError: the disk refuses.
     """
     if not this_rank().is_first:
         return
-    folder = subject.run.adapter
-    partial = folder.with_name("adapter.tmp")
+    folder = subject.run.model if subject.settings.method == "full" else subject.run.adapter
+    partial = folder.with_name(f"{folder.name}.tmp")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         subject.reader.model.save_pretrained(partial, state_dict=whole_state(subject.reader.model))

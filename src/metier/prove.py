@@ -101,6 +101,7 @@ def _load(
         return Subject(base, reader, settings, run, say), reader
     other = load_base(str(model))
     _require_same_tokens(base, other)
+    other.model.requires_grad_(False)
     return Subject(base, PackReader(base.model), settings, run, say), PackReader(other.model)
 
 

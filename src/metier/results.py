@@ -51,18 +51,24 @@ class Run:
 
 
 class Talker:
-    """The base and the adapted model of a run, in one set of weights."""
+    """The base and the adapted model of a run: in one set of weights, or in two after full fine-tuning."""
 
     def __init__(self, run: Run, dial: float) -> None:
         from metier.models.adapters import load_adapter
         from metier.models.load import load_base
+        from metier.models.methods import turn
 
         self.base = load_base(run.settings.model)
         if run.folder.results.exists() and self.base.sha256 != run.results["model"]["sha256"]:
             raise ModelError(
                 f"{run.settings.model} is not the base that {run.path} was trained on: its weights changed."
             )
-        self.model = load_adapter(self.base.model, run.folder.adapter, dial)
+        self.model: Any
+        if run.folder.model.is_dir():
+            self.model = load_base(str(run.folder.model)).model
+            turn(self.model, self.base.model, dial)
+        else:
+            self.model = load_adapter(self.base.model, run.folder.adapter, dial)
 
     def generate(self, request: str, max_new_tokens: int = 256, adapted: bool = True) -> str:
         """The greedy answer to one request; `adapted=False` asks the base model."""
@@ -72,4 +78,6 @@ class Talker:
         from metier.models.generate import answer_all
 
         with nullcontext() if adapted else disabled(self.model):
-            return answer_all(self.model, self.base.encoder, [request], max_new_tokens)[0].answer
+            return answer_all(self.model if adapted else self.base.model, self.base.encoder, [request], max_new_tokens)[
+                0
+            ].answer

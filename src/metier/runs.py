@@ -128,11 +128,17 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.origin = self.path / "origin.json"
         self.adapter = self.path / "adapter"
+        self.model = self.path / "model"  # of full fine-tuning, instead of an adapter
         self.evidence = self.path / "evidence"
         self.results = self.path / "results.json"
         self.report = self.path / "report.html"
         self.environment = self.path / "environment.json"
         self.status = self.path / "status.json"
+
+    @property
+    def trained(self) -> Path:
+        """What training leaves: the adapter, or the model where all of it was trained; named as the flag of prove."""
+        return self.model if self.model.is_dir() else self.adapter
 
     def require_free(self) -> None:
         """Raises RunError when something stands there already: nothing is ever overwritten.

@@ -9,6 +9,7 @@ from typing import Any
 from metier.errors import MetierError
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+METHODS = ("lora", "rslora", "dora", "pissa", "full")
 
 
 def _setting(default: Any, help_text: str) -> Any:
@@ -29,7 +30,8 @@ class Settings:
     tokens: int = _setting(0, "training tokens; fixes the run whatever the machine's speed (0: plan from --minutes)")
     general: tuple[str, ...] = _setting((), "further general text whose loss must stay within the margin")
     budget_forgetting: float = _setting(0.01, "margin of retention on text: share of the base's bits per byte")
-    method: str = _setting("lora", "how the model is adapted")
+    method: str = _setting("lora", "what is trained: lora, rslora, dora or pissa adapters, or every weight (full)")
+    top_layers: int = _setting(0, "adapters on that many of the top layers only, the others frozen (0: on all)")
     r: int = _setting(16, "LoRA rank")
     alpha: int = _setting(32, "LoRA numerator: updates are scaled by alpha / r")
     lr: float = _setting(0.0, "peak learning rate (0: by the size of the model)")
@@ -64,7 +66,13 @@ class Settings:
             (self.threads >= 0, f"--threads {self.threads}: give a number of threads, or 0 for all."),
             (self.sharding in {"none", "fsdp"}, f"--sharding {self.sharding}: choose none or fsdp."),
             (0 < self.rank_timeout < math.inf, f"--rank-timeout {self.rank_timeout:g}: give a positive number."),
-            (self.method == "lora", f"--method {self.method}: only lora is there."),
+            (self.method in METHODS, f"--method {self.method}: choose {', '.join(METHODS[:-1])} or {METHODS[-1]}."),
+            (self.top_layers >= 0, f"--top-layers {self.top_layers}: give a number of layers, or 0 for all."),
+            (not self.top_layers or self.method != "full", "--top-layers is for adapters: leave out --method full."),
+            (
+                self.sharding == "none" or (self.method == "lora" and not self.top_layers),
+                "--sharding fsdp is for --method lora on all layers: leave one of them out.",
+            ),
             (self.evidence in {"none", "quick", "full"}, f"--evidence {self.evidence}: choose none, quick or full."),
             (self.step_tokens >= self.pack_tokens > 0, "--step-tokens must not be smaller than --pack-tokens."),
             (self.r > 0 and self.alpha > 0, "--r and --alpha must be positive."),
@@ -74,11 +82,17 @@ class Settings:
                 raise MetierError(sentence)
 
 
-def learning_rate(n_parameters: int) -> float:
-    """Peak rate of LoRA at a few thousand tokens a step, by the size of the model (LoRA Without Regret; our sweep)."""
-    if n_parameters < 300e6:
-        return 1e-3
-    return 5e-4 if n_parameters < 3e9 else 2e-4
+RATE_SHARES = {"lora": 1.0, "dora": 1.0, "rslora": 0.25, "pissa": 0.1, "full": 0.1}
+"""Of LoRA's rate. rsLoRA's update is sqrt(r) times LoRA's, 4 times at rank 16; PiSSA starts from the largest singular
+values, where a step goes as far as one of full fine-tuning, whose best rate is a tenth of LoRA's."""
+
+PREFERENCE_SHARE = 0.1  # of the method's rate: DPO pushes probabilities apart for as long as it is let
+
+
+def learning_rate(n_parameters: int, method: str = "lora", preferences: bool = False) -> float:
+    """Peak rate at a few thousand tokens a step, by the size of the model (LoRA Without Regret; our sweep)."""
+    lora = 1e-3 if n_parameters < 300e6 else 5e-4 if n_parameters < 3e9 else 2e-4
+    return lora * RATE_SHARES[method] * (PREFERENCE_SHARE if preferences else 1.0)
 
 
 def help_of(name: str) -> str:

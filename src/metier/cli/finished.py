@@ -15,7 +15,9 @@ from metier.runs import RunFolder, read_json
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder", show_default=False)]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="where the run folders are")]
-Dial = Annotated[float, typer.Option(min=0.0, max=2.0, help="strength of the adapter: 0 is the base, 1 as trained")]
+Dial = Annotated[
+    float, typer.Option(min=0.0, max=2.0, help="strength of what was trained: 0 is the base, 1 as trained")
+]
 Request = Annotated[str | None, typer.Option(metavar="TEXT", help="one request, answered; without it, a conversation")]
 
 RUNS = Path("runs")
@@ -66,8 +68,8 @@ def _gain(results: dict[str, Any]) -> str:
 def chat(run: RunArgument, dial: Dial = 1.0, request: Request = None) -> None:
     """Ask the base model and the adapted one the same, side by side; Ctrl-D ends."""
     finished = Run(run)
-    if not finished.folder.adapter.is_dir():
-        raise RunError(f"{run} holds no adapter: name a run of `metier adapt`.")
+    if not finished.folder.trained.is_dir():
+        raise RunError(f"{run} holds no adapter and no model: name a run of `metier adapt`.")
     talker = finished.model(dial)
     for asked in [request] if request is not None else _requests():
         _answer(talker, asked)

@@ -101,12 +101,13 @@ def chosen_samples(results: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def next_commands(run: Run) -> list[str]:
-    """What can be typed now; a run that only proved has no adapter of its own to talk to."""
+    """What can be typed now; a run that only proved has trained nothing of its own to talk to."""
     path = str(run.path)
     commands = [["metier", "report", path]]
-    if run.folder.adapter.is_dir():
+    if run.folder.trained.is_dir():
         chat = ["metier", "chat", path]
-        prove = ["metier", "prove", "--base", run.settings.model, "--adapter", str(run.folder.adapter), "--domain"]
+        trained = run.folder.trained
+        prove = ["metier", "prove", "--base", run.settings.model, f"--{trained.name}", str(trained), "--domain"]
         commands = [chat, *commands, prove]
     said = [shlex.join(command) for command in commands]
     return [line + (" OTHER-DATA" if line.endswith("--domain") else "") for line in said]

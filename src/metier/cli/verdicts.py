@@ -138,6 +138,6 @@ def interrupted(folder: Path) -> str:
     held = "nothing that was trained yet"
     if steps := sorted(run.checkpoints.glob("step-*")):
         held = f"everything up to step {int(steps[-1].name.removeprefix('step-'))}"
-    if run.adapter.exists():
-        held += ", and the adapter as it was then, with no verdict"
+    if run.trained.exists():
+        held += f", and the {run.trained.name} as it was then, with no verdict"
     return f"interrupted; {folder} holds {held}: go on with `{resume_command(folder)}`."

@@ -9,6 +9,7 @@ from peft import PeftModel
 
 from metier.evidence.gain import gain
 from metier.evidence.measure import After, Before, answers_as_samples
+from metier.evidence.preferences import preferences
 from metier.evidence.retention import retention
 from metier.evidence.verdict import decide
 from metier.models.adapters import weights_moved
@@ -28,7 +29,8 @@ NOT_MEASURED = {
 
 
 def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dict[str, Any]:
-    """gain, retention, samples and the verdict on them; the verdict alone when nothing was measured."""
+    """gain, retention, preferences where there are any, samples and the verdict on them; the verdict alone when nothing
+    was measured."""
     if not before.items.field:
         return {"verdict": NOT_MEASURED}
     gained = gain(before.base.scores, after.adapted.scores)
@@ -45,20 +47,27 @@ def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dic
         "verdict": decide(gained, retained, unit),
         "gain": {**gained, "foretold_relative_detectable": before.foretold},
         "retention": {"pack": f"general pack, version {general.VERSION}", **retained},
+        **({"preferences": preferences(before.preferences, after.preferences)} if before.preferences else {}),
         "samples": answers_as_samples(before, after),
     }
 
 
-def model_facts(base: BaseModel, model: Any) -> dict[str, Any]:
-    """model: the base with its adapter, or another model that stands as the adapted one."""
+def model_facts(base: BaseModel, model: Any, n_trained: int = 0) -> dict[str, Any]:
+    """model: the base with its adapter, or another model that stands as the adapted one. n_trained: numbers that were
+    trained; for an adapter that was not trained here, all that it holds."""
     if not isinstance(model, PeftModel):
-        return {"base": base.name, "sha256": base.sha256, "parameters": base.n_parameters, "trainable_parameters": 0}
+        return {
+            "base": base.name,
+            "sha256": base.sha256,
+            "parameters": base.n_parameters,
+            "trainable_parameters": n_trained,
+        }
     n_adapter = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
     return {
         "base": base.name,
         "sha256": base.sha256,
         "parameters": base.n_parameters - n_adapter,
-        "trainable_parameters": n_adapter,
+        "trainable_parameters": n_trained or n_adapter,
         "weights_moved": weights_moved(model),
     }
 

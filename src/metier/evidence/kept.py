@@ -9,25 +9,29 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from metier.evidence.arms import Arm, write_arm
+from metier.evidence.score import Record
 from metier.models.generate import Answer
 from metier.runs import Json, RunFolder, read_jsonl, write_json
 
 FILES = ("scores-base.jsonl", "choices-base.jsonl", "answers-base.jsonl")
+PREFERENCES = "preferences-base.jsonl"  # there only where some held-out rows are preferences
 
 
 @dataclass(frozen=True)
 class KeptBase:
-    """replay: answers to train on · own: answers to the measured requests · samples: as `arms.field_samples`."""
+    """replay: answers to train on · own: answers to the measured requests · samples: as `arms.field_samples` ·
+    preferences: as `preferences.score_pairs`."""
 
     arm: Arm
     replay: list[Answer]
     own: list[Answer]
     samples: list[tuple[str, str, str]]
+    preferences: list[Record]
     seconds: float
 
 
 def write_base(run: RunFolder, kept: KeptBase) -> None:
-    """Raises RunError when the disk refuses."""
+    """What was measured of pairs stands in its file already. Raises RunError when the disk refuses."""
     write_arm(run, "base", kept.arm)
     content = {
         "replay": [asdict(answer) for answer in kept.replay],
@@ -46,6 +50,7 @@ def read_base(run: RunFolder) -> KeptBase | None:
         if content.pop("content_sha256") != _hash(content) or content["sha256"] != _file_hashes(run):
             return None
         scores, choices, answers = (list(read_jsonl(run.evidence / name)) for name in FILES)
+        preferences = list(read_jsonl(run.evidence / PREFERENCES)) if PREFERENCES in content["sha256"] else []
     except (OSError, ValueError, KeyError, AttributeError):
         return None
     return KeptBase(
@@ -53,6 +58,7 @@ def read_base(run: RunFolder) -> KeptBase | None:
         _answers(content["replay"]),
         _answers(content["own"]),
         [(request, reference, answer) for request, reference, answer in content["samples"]],
+        preferences,
         content["seconds"],
     )
 
@@ -62,7 +68,8 @@ def _answers(records: Sequence[dict[str, Json]]) -> list[Answer]:
 
 
 def _file_hashes(run: RunFolder) -> dict[str, str]:
-    return {name: hashlib.sha256((run.evidence / name).read_bytes()).hexdigest() for name in FILES}
+    names = (*FILES, PREFERENCES) if (run.evidence / PREFERENCES).exists() else FILES
+    return {name: hashlib.sha256((run.evidence / name).read_bytes()).hexdigest() for name in names}
 
 
 def _hash(content: Json) -> str:

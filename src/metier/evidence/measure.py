@@ -3,13 +3,14 @@
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from metier.errors import DataError
-from metier.evidence.arms import Arm, field_samples, nll_per_token, score_arm, write_arm
+from metier.evidence.arms import Arm, ArmName, field_samples, nll_per_token, score_arm, write_arm
 from metier.evidence.kept import KeptBase, read_base, write_base
-from metier.evidence.score import Items, encode_items
+from metier.evidence.preferences import score_pairs
+from metier.evidence.score import Items, Record, encode_items
 from metier.evidence.statistics import bits_per_byte, expected_detectable
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
@@ -18,7 +19,7 @@ from metier.models.load import BaseModel
 from metier.models.packing import PackReader
 from metier.progress import Progress
 from metier.ranks import this_rank
-from metier.runs import RunFolder
+from metier.runs import RunFolder, write_jsonl
 from metier.settings import Settings, learning_rate
 from metier.sources import general
 from metier.sources.examples import Example
@@ -54,7 +55,9 @@ def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Setti
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
     sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
-    return parallel.from_first(plan(settings, sizes, speed, seconds, learning_rate(base.n_parameters)))
+    preferences = any(example.rejected for example in split.train)
+    lr = learning_rate(base.n_parameters, settings.method, preferences)
+    return parallel.from_first(plan(settings, sizes, speed, seconds, lr))
 
 
 def measure_machine(
@@ -74,7 +77,7 @@ def measure_machine(
     sizes = Sizes(
         field_items=len(test),
         field_tokens=test_tokens / max(1, len(test)),
-        train_tokens=round(sum(len(d.ids) for d in documents) * len(train) / len(sampled)),
+        train_tokens=round(sum(d.n_tokens for d in documents) * len(train) / len(sampled)),
         texts=len(items.texts),
         text_tokens=_mean(len(d.ids) for d in items.text_documents),
         own_text_tokens=sum(len(d.ids) for d in own_texts),
@@ -118,6 +121,7 @@ class Before:
     samples: list[tuple[str, str, str]]
     foretold: float | None  # share of the base's bits: the smallest gain that the set was expected to show
     seconds: float
+    preferences: list[Record] = field(default_factory=list)
 
     def field_by_example(self) -> Iterator[tuple[str, list[Encoded]]]:
         """(example id, its windows) of the held-out items that are scored."""
@@ -151,27 +155,37 @@ def base_arm(
     )
     shown = items.field[:SHOWN_FIELD]
     if not kept:
-        arm, samples = _score_base(subject, items, _with_good_tokens(encoder, requests, own), shown)
-        kept = KeptBase(arm, replay, own, samples, time.monotonic() - started)
+        arm, samples, pairs = _score_base(subject, items, _with_good_tokens(encoder, requests, own), shown)
+        kept = KeptBase(arm, replay, own, samples, pairs, time.monotonic() - started)
         if this_rank().is_first:
             write_base(subject.run, kept)
     foretold = foretold_detectable(kept.arm)
     if items.field:
         say.say(detectable_line(kept.arm, unit, foretold))
-    return Before(items, kept.arm, replay, requests, shown, kept.samples, foretold, kept.seconds)
+    return Before(items, kept.arm, replay, requests, shown, kept.samples, foretold, kept.seconds, kept.preferences)
 
 
 def _score_base(
     subject: Subject, items: Items, answers: Sequence[tuple[str, int, Answer]], shown: Sequence[Example]
-) -> tuple[Arm, list[tuple[str, str, str]]]:
-    """The base's arm, and its samples."""
+) -> tuple[Arm, list[tuple[str, str, str]], list[Record]]:
+    """The base's arm, its samples, and its held-out pairs of answers."""
     reader, say = subject.reader, subject.say
     say.begin("base model reads the evidence", items.n_tokens)
     with disabled(reader.model):
         arm = score_arm(reader, items, answers, subject.settings.pack_tokens, say)
+        preferences = _preferences(subject, reader, items, "base")
         samples = field_samples(reader.model, subject.encoder, shown, ANSWER_TOKENS)
     say.end()
-    return arm, samples
+    return arm, samples, preferences
+
+
+def _preferences(subject: Subject, reader: PackReader, items: Items, arm: ArmName) -> list[Record]:
+    """Score the held-out pairs of answers with one model and write them; nothing is written where there are none."""
+    document_of = {example.id: example.document for example in items.field}
+    records = score_pairs(reader, items.field_documents, document_of, subject.settings.pack_tokens, lambda _: None)
+    if records:
+        write_jsonl(subject.run.evidence / f"preferences-{arm}.jsonl", records)
+    return records
 
 
 def _kept_answers(subject: Subject, cache: AnswerCache, requests: Sequence[Request]) -> list[Answer]:
@@ -204,9 +218,9 @@ def _field_records(arm: Arm) -> list[dict[str, Any]]:
 
 def foretold_detectable(arm: Arm) -> float | None:
     """The smallest gain that the held-out set can show, as a share of the base's bits; None for under two documents."""
-    field = _field_records(arm)
-    smallest = expected_detectable(field) if field else None
-    return None if smallest is None else smallest / bits_per_byte(field)
+    records = _field_records(arm)
+    smallest = expected_detectable(records) if records else None
+    return None if smallest is None else smallest / bits_per_byte(records)
 
 
 def detectable_line(arm: Arm, unit: str, share: float | None) -> str:
@@ -223,6 +237,7 @@ class After:
     adapted: Arm
     samples: list[tuple[str, str, str]]
     seconds: float
+    preferences: list[Record] = field(default_factory=list)
 
 
 def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
@@ -237,10 +252,11 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     arm = score_arm(
         reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say
     )
+    preferences = _preferences(subject, reader, before.items, "adapted")
     samples = field_samples(reader.model, encoder, before.shown, ANSWER_TOKENS)
     say.end()
     write_arm(subject.run, "adapted", arm)
-    return After(arm, samples, time.monotonic() - started)
+    return After(arm, samples, time.monotonic() - started, preferences)
 
 
 def _with_good_tokens(
@@ -292,7 +308,7 @@ class Probe:
 
 def answers_as_samples(before: Before, after: After) -> list[dict[str, str]]:
     """The samples of results.json: held-out rows of the field, then the general requests that every run shows."""
-    field = [
+    of_field = [
         {"kind": "field", "request": request, "reference": reference, "base": base, "adapted": adapted}
         for (request, reference, base), (_, _, adapted) in zip(before.samples, after.samples, strict=True)
     ]
@@ -307,4 +323,4 @@ def answers_as_samples(before: Before, after: After) -> list[dict[str, str]]:
         for request, base, adapted in zip(before.requests, before.base.answers, after.adapted.answers, strict=True)
         if request.request in general.SHOWN
     ]
-    return field + general_ones
+    return of_field + general_ones

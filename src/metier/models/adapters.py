@@ -59,17 +59,39 @@ def keep_memory() -> bool:
 
 
 def weights_moved(model: PeftModel) -> float:
-    """Size of the update relative to the weights it is added to: sqrt(sum |sBA|^2 / sum |W|^2) over adapted layers."""
+    """Size of the update relative to the weights it is added to: sqrt(sum |update|^2 / sum |W|^2) over adapted
+    layers."""
     moved = total = 0.0
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, LoraLinear):
-                name = next(iter(module.lora_A))
-                a, b = module.lora_A[name].weight, module.lora_B[name].weight
-                # |BA|^2 = trace(B'B AA'), without forming BA
-                moved += module.scaling[name] ** 2 * float(((b.T @ b) * (a @ a.T)).sum())
+                moved += _update_squared(module)
                 total += float(module.base_layer.weight.square().sum())
     return (moved / total) ** 0.5 if total else 0.0
+
+
+def _update_squared(layer: LoraLinear) -> float:
+    name = next(iter(layer.lora_A))
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    if name not in layer.lora_magnitude_vector:
+        # |BA|^2 = trace(B'B AA'), without forming BA
+        return float(layer.scaling[name] ** 2 * ((b.T @ b) * (a @ a.T)).sum())
+    weight = layer.base_layer.weight.T if layer.fan_in_fan_out else layer.base_layer.weight
+    direction = weight + layer.scaling[name] * b @ a
+    magnitude = layer.lora_magnitude_vector[name].weight
+    return float((direction * (magnitude / direction.norm(dim=1))[:, None] - weight).square().sum())
+
+
+def set_dial(model: PeftModel, dial: float) -> None:
+    """Let the adapter add `dial` times what it was trained to add: 0 is the base, 1 what was trained."""
+    for module in model.modules():
+        if not isinstance(module, LoraLinear) or dial == 1:
+            continue
+        for name in module.scaling:
+            if name in module.lora_magnitude_vector:  # DoRA divides by a norm that the scaling is part of
+                module.register_forward_hook(lambda layer, x, y: torch.lerp(layer.base_layer(*x), y, dial))
+            else:
+                module.scaling[name] *= dial
 
 
 def _kind_of_adapter(config: Path) -> str:
@@ -111,10 +133,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> Pef
             f"{folder} does not fit this base model ({len(others)} adapted layers of one are not in the other, "
             f"{others[0]} among them): name the base it was trained on."
         )
-    for module in adapted.modules():
-        if isinstance(module, LoraLinear):
-            for name in module.scaling:
-                module.scaling[name] *= dial
+    set_dial(adapted, dial)
     replace_forwards(adapted)
     adapted.eval()
     return adapted

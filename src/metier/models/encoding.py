@@ -34,7 +34,8 @@ class Encoded:
     """One document as tokens. `ids` and `loss` have the same length; the first token never carries loss.
 
     n_bytes is the UTF-8 length of the text under Loss.TEXT; n_cut_bytes of the text that did not fit; `window`
-    numbers the windows of one long text.
+    numbers the windows of one long text. `rejected`, for preference data, are the tokens of the worse answer, in the
+    place of those that carry loss.
     """
 
     item: str
@@ -43,10 +44,16 @@ class Encoded:
     n_bytes: int
     n_cut_bytes: int = 0
     window: int = 0
+    rejected: tuple[int, ...] = ()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that training reads."""
+        return len(self.ids) + len(self.rejected)
 
     @property
     def n_supervised(self) -> int:
-        return sum(1 for kind in self.loss if kind)
+        return sum(1 for kind in self.loss if kind) + len(self.rejected)
 
     @property
     def n_before_loss(self) -> int:
@@ -75,7 +82,8 @@ class Encoder:
         self.start = _start_token(tokenizer)
 
     def encode(self, example: Example) -> list[Encoded]:
-        """Windows of a text, in order, or the one conversation; empty if a prompt alone fills the window.
+        """Windows of a text, in order, or the one conversation; empty if a prompt alone fills the window, or if one of
+        the two answers of a preference does not fit.
 
         Raises:
             DataError: the chat template refuses the conversation (two turns of one role, a system turn).
@@ -83,7 +91,7 @@ class Encoder:
         if not example.is_chat:
             return list(self._text(example))
         try:
-            return self._chat(example)
+            return self._pair(example) if example.rejected else self._chat(example)
         except TemplateError as error:
             raise DataError(
                 f"{example.id}: the model's chat template refuses this conversation ({error}): mend the row, or choose "
@@ -134,12 +142,23 @@ class Encoder:
             yield Encoded(example.id, tokens, tuple(loss), len(text.encode()), window=number)
             first, number = last, number + 1
 
+    def _pair(self, example: Example) -> list[Encoded]:
+        """The chosen conversation, with the other answer's tokens from where it parts from the prompt."""
+        other = replace(example, messages=(*example.messages[:-1], Message("assistant", example.rejected)))
+        both = [*self._chat(example), *self._chat(other)]
+        if len(both) < 2 or any(document.n_cut_bytes for document in both):
+            return []
+        chosen, rejected = both
+        first = next(i for i, kind in enumerate(chosen.loss) if kind)
+        return [replace(chosen, rejected=rejected.ids[first:])] if rejected.ids[:first] == chosen.ids[:first] else []
+
     def _chat(self, example: Example) -> list[Encoded]:
+        """With loss on every assistant turn, or on the last one where it was chosen over another."""
         messages = example.messages
         full = self._template(messages, add_generation_prompt=False)
         loss = [Loss.NONE] * len(full)
         for i, message in enumerate(messages):
-            if message.role != "assistant":
+            if message.role != "assistant" or (example.rejected and i < len(messages) - 1):
                 continue
             first = self._opening(full, messages, i)
             last = _common(full, self._template(messages[: i + 1], add_generation_prompt=False))

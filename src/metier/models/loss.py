@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 CHUNK_BYTES = 24 * 2**20
 """Logits alive at one time: under the 32 MiB beyond which glibc takes fresh pages from the system at every
@@ -88,3 +89,21 @@ def summed_nll(
 def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float = 0.0) -> Tensor:
     """The negative log-likelihood, in nats, of each label: (N,) float32."""
     return _chunked_nll(hidden, weight, bias, labels, softcap, grad=None)
+
+
+def label_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float = 0.0) -> Tensor:
+    """As `token_nll`, (N,), with a gradient for hidden, weight and bias; the logits are made again for it, a chunk at a
+    time."""
+    rows = _chunk_rows(weight.shape[0])
+    parts = [
+        checkpoint(_chunk_nll, hidden[i : i + rows], weight, bias, labels[i : i + rows], softcap, use_reentrant=False)
+        for i in range(0, len(labels), rows)
+    ]
+    return torch.cat(parts) if parts else hidden.new_zeros(0)
+
+
+def _chunk_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float) -> Tensor:
+    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    if softcap:
+        logits = torch.tanh(logits / softcap) * softcap
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")

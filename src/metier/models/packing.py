@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metier.errors import ModelError
 from metier.models.attention import Segment, packed
 from metier.models.encoding import Encoded, Loss
-from metier.models.loss import summed_nll, token_nll
+from metier.models.loss import label_nll, summed_nll, token_nll
 from metier.models.replace import replace_forwards
 
 
@@ -217,7 +217,7 @@ class PackReader:
         self.why_plain = self._why_plain()
 
     def summed_nll(self, batch: Pack) -> Tensor:
-        """Scalar: nats summed over the supervised tokens; its gradient reaches the adapter."""
+        """Scalar: nats summed over the supervised tokens; its gradient reaches all that is trained."""
         return self._nll(batch)[0]
 
     def row_nll(self, batch: Pack) -> tuple[Tensor, Tensor]:
@@ -228,10 +228,16 @@ class PackReader:
 
     def _nll(self, batch: Pack) -> tuple[Tensor, Tensor]:
         """(their sum, (N,) nats of each supervised token)"""
-        if self.why_plain:
-            tokens = nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
+        if self.why_plain or self.head.weight.requires_grad:
+            tokens = self.label_nll(batch)
             return tokens.sum(), tokens
         return summed_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
+
+    def label_nll(self, batch: Pack) -> Tensor:
+        """(N,): nats of each supervised token, with a gradient for all that is trained, the head too."""
+        if self.why_plain:
+            return nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
+        return label_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
 
     @torch.no_grad()
     def token_nll(self, batch: Pack) -> Tensor:

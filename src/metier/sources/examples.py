@@ -21,6 +21,7 @@ class Example:
     line      1-based line (or row, for parquet) where it starts in that file
     document  the unit of splitting, clustering and resampling; rows of one document share it
     group     what the report breaks the gain down by (a category, a file); "" when there is none
+    rejected  a worse answer than the last of `messages`, for preference data; "" for everything else
     """
 
     id: str
@@ -30,6 +31,7 @@ class Example:
     group: str = ""
     text: str = ""
     messages: tuple[Message, ...] = ()
+    rejected: str = ""
 
     @property
     def is_chat(self) -> bool:
@@ -37,10 +39,15 @@ class Example:
 
     @property
     def learned_text(self) -> str:
-        """The text that carries loss: all of a plain text, the assistant's turns of a conversation."""
+        """The text that carries loss: all of a plain text, the assistant's turns of a conversation, the chosen answer
+        of a preference."""
+        if self.rejected:
+            return self.messages[-1].content
         return "".join(m.content for m in self.messages if m.role == "assistant") if self.is_chat else self.text
 
     @property
     def prompt_text(self) -> str:
-        """The text that is read without loss: every turn that is not the assistant's."""
+        """The text that is read without loss: every turn that is not the assistant's, or not the chosen answer."""
+        if self.rejected:
+            return "".join(m.content for m in self.messages[:-1])
         return "".join(m.content for m in self.messages if m.role != "assistant")

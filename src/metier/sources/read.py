@@ -186,7 +186,14 @@ def _draft(source: Source, record: Record | BadRecord, layout: Layout, ledger: L
     parsed = parse_row(record.fields, layout)
     row_id = f"{source.name}:{record.line}"
     example = Example(
-        row_id, source.name, record.line, parsed.document or row_id, parsed.group, parsed.text, parsed.messages
+        row_id,
+        source.name,
+        record.line,
+        parsed.document or row_id,
+        parsed.group,
+        parsed.text,
+        parsed.messages,
+        parsed.rejected,
     )
     ledger.add(row_id, record.n_bytes, parsed.prompt_bytes, parsed.learned_bytes)
     ties = [example.prompt_text, parsed.context]
@@ -213,7 +220,7 @@ def _without_short_and_repeated(drafts: list[Draft], min_characters: int, ledger
     seen: set[bytes] = set()
     for draft in drafts:
         example = draft.example
-        key = digest(example.prompt_text) + digest(example.learned_text)
+        key = digest(example.prompt_text) + digest(example.learned_text) + digest(example.rejected)
         if not example.is_chat and len(example.text) < max(min_characters, 1):
             ledger.drop(example.id, "too_short")
         elif key in seen:

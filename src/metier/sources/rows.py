@@ -18,7 +18,10 @@ ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "gpt": "assistant",
 }
-HOW_TO_NAME = "--question FIELD --answer FIELD, --prompt FIELD --completion FIELD, --messages FIELD or --text FIELD"
+HOW_TO_NAME = (
+    "--question FIELD --answer FIELD, --prompt FIELD --completion FIELD, "
+    "--prompt FIELD --chosen FIELD --rejected FIELD, --messages FIELD or --text FIELD"
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ FORMATS = (
     Format("text", ("text",)),
     Format("question/answer", ("question", "answer"), ("context",)),
     Format("prompt/completion", ("prompt", "completion")),
+    Format("prompt/chosen/rejected", ("prompt", "chosen", "rejected")),
     Format("instruction/output", ("instruction", "output"), ("input",)),
     Format("messages", ("messages",)),
     Format("conversations", ("conversations",)),
@@ -65,6 +69,7 @@ class Parsed:
     prompt_bytes, learned_bytes  UTF-8 bytes that come from the row; words that we add ("What is …?") are not among them
     document, group              "" when the row names none
     context                      the passage that a question is asked about, "" when there is none
+    rejected                     the worse answer of a preference, "" for other rows; the better one ends `messages`
     """
 
     text: str
@@ -74,6 +79,7 @@ class Parsed:
     document: str
     group: str
     context: str = ""
+    rejected: str = ""
 
 
 class BadRowError(ValueError):
@@ -139,6 +145,9 @@ def parse_row(row: Mapping[str, object], layout: Layout) -> Parsed:
     if layout.format in ("messages", "conversations"):
         messages, prompt_bytes, learned_bytes = _conversation(row, fields[layout.format])
         return Parsed("", messages, prompt_bytes, learned_bytes, document, group)
+    if layout.format == "prompt/chosen/rejected":
+        messages, rejected, prompt_bytes, learned_bytes = _preference(row, fields)
+        return Parsed("", messages, prompt_bytes, learned_bytes, document, group, rejected=rejected)
     asked, answered = layout.format.split("/")
     prompt, prompt_bytes = _string(row, fields[asked])
     answer, learned_bytes = _string(row, fields[answered])
@@ -180,13 +189,25 @@ def _text_of(value: object, what: str, may_be_empty: bool = False) -> tuple[str,
         raise BadRowError(f"has half a character (a lone surrogate) in {what}") from None
 
 
+Turns = list[tuple[Message, int]]
+"""Messages with the UTF-8 bytes of their text."""
+
+
 def _conversation(row: Mapping[str, object], field: str) -> tuple[tuple[Message, ...], int, int]:
-    """Turns of {"role", "content"} or {"from", "value"}; (messages, prompt bytes, learned bytes)."""
+    """(messages, prompt bytes, learned bytes)."""
+    turns = _turns(row, field)
+    learned_bytes = sum(n for message, n in turns if message.role == "assistant")
+    if not learned_bytes:
+        raise BadRowError(f"has no assistant turn in {field!r}")
+    return tuple(message for message, _ in turns), sum(n for _, n in turns) - learned_bytes, learned_bytes
+
+
+def _turns(row: Mapping[str, object], field: str) -> Turns:
+    """Turns of {"role", "content"} or {"from", "value"}."""
     turns = row.get(field)
     if not isinstance(turns, list) or not turns:
         raise BadRowError(f"has no list of turns in {field!r}")
-    messages: list[Message] = []
-    prompt_bytes = learned_bytes = 0
+    found: Turns = []
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, dict):
             raise BadRowError(f"has a turn {number} that is not an object")
@@ -197,12 +218,39 @@ def _conversation(row: Mapping[str, object], field: str) -> tuple[tuple[Message,
         content = _joined(turn.get("content", turn.get("value")))
         text, n_bytes = _text_of(content, f"{role} turn (turn {number})", may_be_empty=role == "system")
         if text:
-            messages.append(Message(role, text))
-        prompt_bytes += n_bytes if role != "assistant" else 0
-        learned_bytes += n_bytes if role == "assistant" else 0
-    if not learned_bytes:
-        raise BadRowError(f"has no assistant turn in {field!r}")
-    return tuple(messages), prompt_bytes, learned_bytes
+            found.append((Message(role, text), n_bytes))
+    return found
+
+
+def _preference(row: Mapping[str, object], fields: Mapping[str, str]) -> tuple[tuple[Message, ...], str, int, int]:
+    """(the conversation with the chosen answer, the rejected answer, prompt bytes, bytes of both answers).
+
+    Each part is a string or a list of turns; the answers' lists may repeat the prompt, whose bytes count once.
+    """
+    prompt = _text_or_turns(row, fields["prompt"], "user")
+    before: list[Turns] = []
+    answers: list[tuple[Message, int]] = []
+    for part in ("chosen", "rejected"):
+        *said, answer = _text_or_turns(row, fields[part], "assistant")
+        if answer[0].role != "assistant":
+            raise BadRowError(f"has a conversation in {fields[part]!r} that does not end with an assistant turn")
+        repeats = said[: len(prompt)] == prompt or said[-len(prompt) :] == prompt
+        before.append(said if repeats else prompt + said)
+        answers.append(answer)
+    (chosen, chosen_bytes), (rejected, rejected_bytes) = answers
+    if before[0] != before[1]:
+        raise BadRowError("has chosen and rejected answers to different conversations")
+    if chosen == rejected:
+        raise BadRowError("has the same answer chosen and rejected")
+    messages = (*(message for message, _ in before[0]), chosen)
+    return messages, rejected.content, sum(n for _, n in before[0]), chosen_bytes + rejected_bytes
+
+
+def _text_or_turns(row: Mapping[str, object], field: str, role: Role) -> Turns:
+    if isinstance(row.get(field), list):
+        return _turns(row, field)
+    text, n_bytes = _string(row, field)
+    return [(Message(role, text), n_bytes)]
 
 
 def _joined(content: object) -> object:

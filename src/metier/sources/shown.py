@@ -11,15 +11,20 @@ def as_text(example: Example) -> str:
     """The text that would be learned; a conversation as turns of 'user:' and 'assistant:'."""
     if not example.is_chat:
         return example.text
-    return "\n".join(f"{message.role}: {message.content}" for message in example.messages)
+    return "\n".join(f"{speaker}: {content}" for speaker, content in _turns(example))
 
 
 def in_one_line(example: Example) -> str:
     """The beginning of every turn, or of the text, on one line."""
     if not example.is_chat:
         return _cut(example.text, LINE_CHARACTERS)
-    turns = [f"{message.role}: {_cut(message.content, TURN_CHARACTERS)}" for message in example.messages]
+    turns = [f"{speaker}: {_cut(content, TURN_CHARACTERS)}" for speaker, content in _turns(example)]
     return _cut(" | ".join(turns), LINE_CHARACTERS + len(" | assistant: "))
+
+
+def _turns(example: Example) -> list[tuple[str, str]]:
+    turns: list[tuple[str, str]] = [(message.role, message.content) for message in example.messages]
+    return [*turns, ("rejected", example.rejected)] if example.rejected else turns
 
 
 def found_lines(found: FormatFound) -> list[str]:

@@ -13,11 +13,12 @@ import torch
 
 from metier.errors import DataError, DivergedError, RunError
 from metier.models.encoding import Encoded
-from metier.models.packing import PackReader
+from metier.models.packing import Pack, PackReader
 from metier.training import parallel
 from metier.training.checkpoint import Checkpoint, restore, training_tensors
 from metier.training.journal import Journal, RowLoss
 from metier.training.memory import or_none_without_memory, smaller_packs, together
+from metier.training.preferences import compare, pair_packs_of
 from metier.training.schedule import lr_at
 from metier.training.stream import Step
 
@@ -40,7 +41,9 @@ class StepMetrics:
     """One optimizer step; a line of metrics.jsonl.
 
     loss is in nats per supervised token; tokens and seconds are those of the step. After a rollback, steps that come
-    again have one more `rollbacks` than the lines that they replace.
+    again have one more `rollbacks` than the lines that they replace. Of a step with preferences: preference_accuracy is
+    the share of pairs whose chosen answer gained on the rejected one, beside the base, and preference_margin the mean
+    of beta times the nats that it gained.
     """
 
     step: int
@@ -54,6 +57,8 @@ class StepMetrics:
     tokens_per_s: float
     seconds: float
     rollbacks: int = 0
+    preference_accuracy: float | None = None
+    preference_margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,7 @@ def train(
                 upcoming = _after(stream(), done)
                 continue
             _count(done, step, update.n_supervised, seconds)
+            margins = update.margins
             metrics = StepMetrics(
                 step=done.n_steps,
                 epoch=step.epoch,
@@ -155,6 +161,8 @@ def train(
                 tokens_per_s=step.n_tokens / seconds,
                 seconds=seconds,
                 rollbacks=len(done.rollbacks),
+                preference_accuracy=sum(m > 0 for m in margins) / len(margins) if margins else None,
+                preference_margin=sum(margins) / len(margins) if margins else None,
             )
             if journal is not None:
                 journal.metrics.write(**asdict(metrics))
@@ -172,12 +180,14 @@ def train(
 
 
 class Update(NamedTuple):
-    """loss in nats per supervised token · gradient norm before clipping · supervised tokens · every row's loss."""
+    """loss in nats per supervised token · gradient norm before clipping · supervised tokens · every row's loss · the
+    margin of every pair."""
 
     loss: float
     grad_norm: float
     n_supervised: int
     rows: list[RowLoss]
+    margins: list[float]
 
     @property
     def is_finite(self) -> bool:
@@ -189,18 +199,27 @@ def train_step(reader: PackReader, optimizer: torch.optim.Optimizer, step: Step,
     """One update of the weights; none where the loss or the gradient norm is not finite.
 
     The losses of all packs are summed and divided once by the step's supervised tokens, so that the update does not
-    depend on how the step is cut into packs, nor on how many ranks share it.
+    depend on how the step is cut into packs, nor on how many ranks share it. A preference stands for the tokens of its
+    two answers: each counts with the mean loss of the step's pairs, so that what is trained beside them keeps its
+    share.
     """
-    n_supervised = sum(document.n_supervised for document in step.documents)  # of all ranks
+    pairs = [document for document in step.documents if document.rejected]
+    texts = [document for document in step.documents if not document.rejected]
+    pair_packs = list(pair_packs_of(pairs, pack_tokens))
+    n_pair_tokens = sum(len(p.labels) for p in pair_packs)
+    n_supervised = sum(document.n_supervised for document in texts) + n_pair_tokens  # of all ranks
     if n_supervised == 0:
         names = _listed([document.item for document in step.documents])
         raise DataError(f"no supervised tokens in a step ({names}): every token is masked; check these rows.")
-    read = parallel.from_all(together(reader, partial(_read_own, reader, step.documents, pack_tokens, n_supervised)))
+    read = parallel.from_all(together(reader, partial(_read_own, reader, texts, pack_tokens, n_supervised)))
+    pair_nats, margins = _read_pairs(reader, pair_packs, n_pair_tokens / max(1, len(pairs)), n_supervised)
     parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
     parallel.sum_gradients(parameters)
     grad_norm = parallel.clip_gradients(parameters, MAX_GRAD_NORM)
     rows = [row for _, rows in read for row in rows]
-    update = Update(sum(total for total, _ in read) / n_supervised, grad_norm, n_supervised, rows)
+    rows += [RowLoss(d.item, d.window, d.n_supervised, n) for d, n in zip(pairs, pair_nats, strict=True)]
+    total = sum(nats for nats, _ in read) + sum(pair_nats)
+    update = Update(total / n_supervised, grad_norm, n_supervised, rows, margins)
     if update.is_finite:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -212,12 +231,26 @@ def _read_own(
 ) -> tuple[float, list[RowLoss]]:
     """This rank's packs of a step forwards and backwards; (their nats together, every row's)."""
     total, rows = 0.0, []
-    for group, batch in parallel.own_packs(documents, pack_tokens):
+    for group, batch in parallel.own_packs(documents, pack_tokens) if documents else ():
         nll, by_item = reader.row_nll(batch)
         (nll / n_supervised).backward()  # type: ignore[no-untyped-call]
         total += nll.item()
         rows += [RowLoss(d.item, d.window, d.n_supervised, n) for d, n in zip(group, by_item.tolist(), strict=False)]
     return total, rows
+
+
+def _read_pairs(
+    reader: PackReader, packs: Sequence[Pack], tokens_per_pair: float, n_supervised: int
+) -> tuple[list[float], list[float]]:
+    """The packs of preferences of a step forwards and backwards; (the loss that each pair stands for, its margin)."""
+    nats: list[float] = []
+    margins: list[float] = []
+    for batch in packs:
+        compared = compare(reader, batch)
+        (compared.loss * tokens_per_pair / n_supervised).backward()  # type: ignore[no-untyped-call]
+        nats += (compared.by_pair * tokens_per_pair).tolist()
+        margins += compared.margins.tolist()
+    return nats, margins
 
 
 def _update_that_fits(

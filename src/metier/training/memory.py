@@ -9,8 +9,9 @@ import torch
 
 from metier.errors import MetierError
 from metier.models.encoding import Encoded
-from metier.models.packing import Pack, PackReader, packs_of
+from metier.models.packing import Pack, PackReader
 from metier.training import parallel
+from metier.training.preferences import step_packs_of
 from metier.training.sharding import is_divided
 from metier.training.stream import Step
 
@@ -67,8 +68,9 @@ def smaller_packs(documents: Sequence[Encoded], pack_tokens: int) -> int:
         MetierError: the longest pack is one document, which halves cannot make shorter.
     """
     half = pack_tokens // 2
-    longest = max(len(document.ids) for document in documents)
-    if half < 1 or _longest(packs_of(documents, half)).n_tokens >= _longest(packs_of(documents, pack_tokens)).n_tokens:
+    longest = max(document.n_tokens for document in documents)
+    size = _longest(step_packs_of(documents, pack_tokens)).n_tokens
+    if half < 1 or _longest(step_packs_of(documents, half)).n_tokens >= size:
         raise MetierError(
             f"a document of {longest} tokens alone does not fit into memory: choose a smaller --model, shorten the "
             "documents, or use a machine with more."
@@ -90,7 +92,7 @@ def try_longest_pack(
         return pack_tokens
     size = pack_tokens
     while True:
-        longest = [_longest(packs_of(step.documents, size)) for step in seen]
+        longest = [_longest(step_packs_of(step.documents, size)) for step in seen]
         at = max(range(len(seen)), key=lambda i: _length(longest[i]))
         if or_none_without_memory(partial(together, reader, partial(_read, reader, longest[at]))):
             break
@@ -111,7 +113,8 @@ def _length(batch: Pack) -> tuple[int, int]:
 
 
 def _read(reader: PackReader, batch: Pack) -> bool:
-    """Beside what the optimizer will remember of every trained parameter."""
+    """Beside what the optimizer will remember of every trained parameter. A pack of pairs is read as one of texts is:
+    their loss keeps nothing more than the nats of the reference."""
     trained = [p for p in reader.model.parameters() if p.requires_grad]
     was_training = reader.model.training
     reader.model.train()

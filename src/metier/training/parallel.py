@@ -131,8 +131,10 @@ def first_of_a_node_first() -> Iterator[None]:
 # The division of work
 
 
-def require_rows(n_rows: int) -> None:
-    """Raises RankError when there are more ranks than rows to train on."""
+def require_rows(n_rows: int, n_preferences: int) -> None:
+    """Raises RankError when there are more ranks than rows to train on, or rows that one process alone learns."""
+    if n_ranks() > 1 and n_preferences:
+        raise RankError(f"{n_preferences} of the rows are preferences, which one process learns: run without torchrun.")
     if n_ranks() > n_rows:
         raise RankError(f"{n_ranks()} ranks for {n_rows} rows to train on: start {n_rows} at most (--nproc-per-node).")
 

@@ -12,6 +12,7 @@ from metier.models.packing import PackReader, divide, pack
 from metier.runs import RunFolder, read_json
 from metier.settings import Settings
 from metier.training.parallel import n_ranks
+from metier.training.preferences import compare, pair_packs_of
 from metier.training.replay import TOKENS_PER_ANSWERED_REQUEST, n_requests
 from metier.training.sharding import sharded
 
@@ -195,18 +196,28 @@ def step_size(train_tokens: int, settings: Settings) -> int:
 def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[Encoded], pack_tokens: int) -> Speed:
     """Train a pack of rows and score a pack of general texts, twice each; weights and gradients are left as they were.
 
-    Texts are supervised at every token, rows at some: scoring is timed on what costs most. Every rank does the same at
-    the same time, and their speeds are taken to add up.
+    Texts are supervised at every token, rows at some: scoring is timed on what costs most, and so is training where
+    some rows are preferences, which are read twice. Every rank does the same at the same time, and their speeds are
+    taken to add up.
     """
-    row_group = next(divide(_repeated(rows, pack_tokens), pack_tokens))
-    batch = pack(row_group)
+    pairs = [row for row in rows if row.rejected]
+    if pairs:
+        batch = next(pair_packs_of(_repeated(pairs, pack_tokens), pack_tokens))
+        n_tokens = batch.n_tokens
+    else:
+        row_group = next(divide(_repeated(rows, pack_tokens), pack_tokens))
+        batch, n_tokens = pack(row_group), _n_tokens(row_group)
     reader.model.train()
     train_tokens_per_s = 0.0
     if any(p.requires_grad for p in reader.model.parameters()):
+
+        def train() -> None:
+            loss = compare(reader, batch).loss if pairs else reader.summed_nll(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+
         with sharded(reader.model):
-            train_s = _quicker_of_two(lambda: reader.summed_nll(batch).backward())  # type: ignore[no-untyped-call]
+            train_tokens_per_s = n_tokens / _quicker_of_two(train)
             reader.model.zero_grad(set_to_none=True)
-        train_tokens_per_s = _n_tokens(row_group) / train_s
     reader.model.eval()
     text_group = next(divide(_repeated(texts, pack_tokens), pack_tokens))
     read = pack(text_group, with_end=False)
@@ -218,7 +229,7 @@ def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[E
 
 def _n_tokens(documents: Sequence[Encoded]) -> int:
     """Of the documents as they are planned: what a pack shares between them is counted for each."""
-    return sum(len(document.ids) for document in documents)
+    return sum(document.n_tokens for document in documents)
 
 
 GENERATE_ROWS = 40
@@ -252,5 +263,5 @@ def _repeated(documents: Sequence[Encoded], n_tokens: int) -> Iterator[Encoded]:
     size = 0
     while documents and size < n_tokens:
         for document in documents:
-            size += len(document.ids)
+            size += document.n_tokens
             yield document

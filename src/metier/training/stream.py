@@ -69,14 +69,14 @@ def steps(
             if replay and n_replayed < share * n_total:
                 document = replay[replayed % len(replay)]
                 replayed += 1
-                n_replayed += len(document.ids)
-                replay_size += len(document.ids)
+                n_replayed += document.n_tokens
+                replay_size += document.n_tokens
             else:
                 drawn = next(field, None)
                 if drawn is None:
                     return
                 epoch, document = drawn
             documents.append(document)
-            size += len(document.ids)
-            n_total += len(document.ids)
+            size += document.n_tokens
+            n_total += document.n_tokens
         yield Step(tuple(documents), size, replay_size, epoch)

@@ -1,0 +1,63 @@
+"""Does it prefer what people chose? Held-out pairs of answers, base against adapted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metier.evidence.score import Advance, Record, score_branches
+from metier.evidence.statistics import ratio_estimate
+from metier.models.encoding import Encoded
+from metier.models.packing import PackReader
+from metier.training.preferences import branches_of
+
+
+def score_pairs(
+    reader: PackReader,
+    documents: Sequence[Encoded],
+    document_of: Mapping[str, str],
+    pack_tokens: int,
+    advance: Advance,
+) -> list[Record]:
+    """Nats of both answers, end tokens with them, of every document that is a preference; others are passed over.
+
+    document_of: item → the document that it belongs to.
+    """
+    pairs = [branches_of(d) for d in documents if d.rejected]
+    scored = score_branches(reader, pairs, pack_tokens, advance)
+    return [
+        {
+            "item": pair.item,
+            "document": document_of[pair.item],
+            "chosen_nll": scored[f"{pair.item}#0"].nll,
+            "rejected_nll": scored[f"{pair.item}#1"].nll,
+        }
+        for pair in pairs
+    ]
+
+
+def preferences(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The `preferences` of results.json, from the records of both arms in the same order.
+
+    base, adapted  accuracy: share of the pairs whose chosen answer is the likelier one
+    diff           adapted - base, positive is better, with a 95 % interval over documents (None for one document)
+    moved          share of the pairs in which the chosen answer gained on the rejected one
+    margin         nats by which it did, on average
+    """
+    ahead = [[r["rejected_nll"] - r["chosen_nll"] for r in records] for records in (base, adapted)]
+    right = [[float(a > 0) for a in arm] for arm in ahead]
+    margins = [after - before for before, after in zip(*ahead, strict=True)]
+    changed = [after - before for before, after in zip(*right, strict=True)]
+    n = len(margins)
+    diff = ratio_estimate(changed, [1.0] * n, [r["document"] for r in base])
+    ci_low, ci_high = diff.interval or (None, None)
+    return {
+        "unit": "share of pairs whose chosen answer is the likelier one",
+        "base": sum(right[0]) / n,
+        "adapted": sum(right[1]) / n,
+        "diff": diff.value,
+        "ci_low": ci_low,
+        "ci_high": ci_high,
+        "moved": sum(m > 0 for m in margins) / n,
+        "margin": sum(margins) / n,
+        "n_items": n,
+        "n_documents": diff.n_documents,
+    }
