@@ -13,7 +13,7 @@ from metier.models.encoding import Encoder
 from metier.sources.examples import Message
 from metier.sources.wheels import write_atomically
 
-BATCH = 48
+BATCH = 64
 Progress = Callable[[int, int], None]
 
 

@@ -17,7 +17,7 @@ from metier.training.replay import TOKENS_PER_ANSWERED_REQUEST, n_requests
 from metier.training.sharding import sharded
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
-MARGIN = 0.92  # of the time is planned: machines are shared, and writing takes a moment
+MARGIN = 0.85  # of the time is planned: machines are shared, and the few rows shown are answered beside it
 FEWEST_STEPS = 8
 
 
@@ -223,8 +223,7 @@ def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[E
     read = pack(text_group, with_end=False)
     score_s = _quicker_of_two(lambda: reader.token_nll(read))
     n = n_ranks()
-    generate_s = _generate_step(reader)
-    return Speed(n * train_tokens_per_s, n * _n_tokens(text_group) / score_s, n * GENERATE_ROWS / generate_s)
+    return Speed(n * train_tokens_per_s, n * _n_tokens(text_group) / score_s, n * _generate_rate(reader))
 
 
 def _n_tokens(documents: Sequence[Encoded]) -> int:
@@ -232,21 +231,24 @@ def _n_tokens(documents: Sequence[Encoded]) -> int:
     return sum(document.n_tokens for document in documents)
 
 
-GENERATE_ROWS = 40
-GENERATE_STEPS = 6
+GENERATE_ROWS = 60
+GENERATE_PROMPT = 48  # tokens: a request in a chat template with its system prompt
+GENERATE_STEPS = 6  # timed
+GENERATE_TOKENS = 96  # of an answer, for which the prompt is read once
 
 
 @torch.no_grad()
-def _generate_step(reader: PackReader) -> float:
-    """Seconds of one generated token for a batch of rows."""
-    ids = torch.full((GENERATE_ROWS, 8), 5)
+def _generate_rate(reader: PackReader) -> float:
+    """Generated tokens a second for a batch of rows, the reading of their prompts included."""
+    ids = torch.full((GENERATE_ROWS, GENERATE_PROMPT), 5)
     options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": -1, "attention_mask": torch.ones_like(ids)}
     times = []
     for n in (1, 1 + GENERATE_STEPS):
         started = time.perf_counter()
         reader.model.generate(input_ids=ids, max_new_tokens=n, **options)
         times.append(time.perf_counter() - started)
-    return max(1e-4, (times[1] - times[0]) / GENERATE_STEPS)
+    step_s = max(1e-4, (times[1] - times[0]) / GENERATE_STEPS)
+    return GENERATE_ROWS * GENERATE_TOKENS / (times[0] + (GENERATE_TOKENS - 1) * step_s)
 
 
 def _quicker_of_two(work: Callable[[], object]) -> float:
