@@ -32,6 +32,7 @@ from metier.training.plan import EvidencePlan, Plan, Sizes, Speed, measure_speed
 ANSWER_TOKENS = 96  # limit of a generated answer; most good answers of the general pack are shorter
 SAMPLED = 64  # rows encoded to learn how long rows are
 SHOWN_FIELD = 4  # held-out rows answered by both models, for the reader
+SHOWN_TOKENS = 64  # of their answers
 PROBE_ROWS = 16
 
 
@@ -169,7 +170,7 @@ def _score_base(
     say.begin("base model reads the evidence", items.n_tokens)
     with disabled(reader.model):
         arm = score_arm(reader, items, answers, subject.settings.pack_tokens, say)
-        samples = field_samples(reader.model, subject.encoder, shown, ANSWER_TOKENS)
+        samples = field_samples(reader.model, subject.encoder, shown, SHOWN_TOKENS)
     say.end()
     return arm, samples
 
@@ -237,7 +238,7 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     arm = score_arm(
         reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say
     )
-    samples = field_samples(reader.model, encoder, before.shown, ANSWER_TOKENS)
+    samples = field_samples(reader.model, encoder, before.shown, SHOWN_TOKENS)
     say.end()
     write_arm(subject.run, "adapted", arm)
     return After(arm, samples, time.monotonic() - started)
