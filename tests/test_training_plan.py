@@ -15,6 +15,7 @@ from metier.training.plan import (
     LARGEST_QUICK,
     MARGIN,
     SMALLEST,
+    SMALLEST_STEP,
     EvidencePlan,
     Plan,
     Sizes,
@@ -115,7 +116,7 @@ def test_tokens_that_are_given_are_kept_whatever_the_speed_and_the_minutes(facto
 
 def test_few_tokens_are_kept_too() -> None:
     found = planned(tokens=500)
-    assert (found.train_tokens, found.steps, found.step_tokens) == (500, 1, 1024)
+    assert (found.train_tokens, found.steps, found.step_tokens) == (500, 1, 512)
 
 
 @pytest.mark.parametrize("tokens", [0, 10**9])
@@ -126,26 +127,27 @@ def test_the_field_is_passed_over_at_most_as_often_as_the_settings_say_and_the_p
     assert found.notes == ("the field is trained 3 times over, no more: 750,000 tokens suffice",)
 
 
-def test_too_few_minutes_are_said_and_eight_steps_are_made_anyway() -> None:
+def test_too_few_minutes_are_said_and_sixteen_small_steps_are_made_anyway() -> None:
     found = planned(0.1)
-    assert found.train_tokens == FEWEST_STEPS * 1024
+    assert found.train_tokens == FEWEST_STEPS * SMALLEST_STEP
     assert found.steps == FEWEST_STEPS
     assert found.notes == (f"{6 * MARGIN:.0f} s are too few for {FEWEST_STEPS} steps; it will take longer",)
 
 
 def test_a_small_field_is_not_blamed_on_the_minutes() -> None:
-    """It is trained max_epochs times over, which is less than eight steps: time is not what lacks."""
+    """It is trained max_epochs times over, which is less than sixteen steps: time is not what lacks."""
     found = planned(60, replace(SIZES, train_tokens=1000), replay=0.0)
     assert found.train_tokens == 4000
     assert found.notes == ("the field is trained 4 times over, no more: 4,000 tokens suffice",)
     assert "too few" in planned(0.001, replace(SIZES, train_tokens=1000), replay=0.0).notes[0]
 
 
-def test_a_run_has_sixteen_steps_or_more_unless_a_pack_is_larger_than_a_sixteenth() -> None:
+def test_a_run_has_sixteen_steps_or_more_unless_a_sixteenth_is_less_than_the_smallest_step() -> None:
     assert planned(tokens=400_000).step_tokens == 2048
     assert planned(tokens=20_000).step_tokens == 1250
     assert planned(tokens=20_000).steps == 16
-    assert planned(tokens=8000).step_tokens == 1024
+    assert planned(tokens=8000).step_tokens == SMALLEST_STEP
+    assert planned(tokens=8000, pack_tokens=256).step_tokens == 500
 
 
 def test_a_learning_rate_that_is_given_is_kept_and_none_takes_the_models() -> None:

@@ -33,6 +33,7 @@ from metier.training.plan import EvidencePlan, Plan, Sizes, Speed, measure_speed
 ANSWER_TOKENS = 96  # limit of a generated answer; most good answers of the general pack are shorter
 SAMPLED = 64  # rows encoded to learn how long rows are
 SHOWN_FIELD = 4  # held-out rows answered by both models, for the reader
+SHOWN_TOKENS = 64  # of their answers
 PROBE_ROWS = 16
 
 
@@ -174,7 +175,7 @@ def _score_base(
     with disabled(reader.model):
         arm = score_arm(reader, items, answers, subject.settings.pack_tokens, say)
         preferences = _preferences(subject, reader, items, "base")
-        samples = field_samples(reader.model, subject.encoder, shown, ANSWER_TOKENS)
+        samples = field_samples(reader.model, subject.encoder, shown, SHOWN_TOKENS)
     say.end()
     return arm, samples, preferences
 
@@ -252,8 +253,12 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     arm = score_arm(
         reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say
     )
+<<<<<<< HEAD
     preferences = _preferences(subject, reader, before.items, "adapted")
     samples = field_samples(reader.model, encoder, before.shown, ANSWER_TOKENS)
+=======
+    samples = field_samples(reader.model, encoder, before.shown, SHOWN_TOKENS)
+>>>>>>> main
     say.end()
     write_arm(subject.run, "adapted", arm)
     return After(arm, samples, time.monotonic() - started, preferences)

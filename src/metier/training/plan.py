@@ -18,7 +18,10 @@ from metier.training.sharding import sharded
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
 MARGIN = 0.85  # of the time is planned: machines are shared, and the few rows shown are answered beside it
-FEWEST_STEPS = 8
+FEWEST_STEPS = (
+    16  # of fewer tokens each in a short run: sixteen steps of 512 did better than eight of 1,024 (docs/log.md)
+)
+SMALLEST_STEP = 512  # tokens
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
     if train_tokens > most:
         notes.append(f"the field is trained {settings.max_epochs} times over, no more: {most:,} tokens suffice")
         train_tokens = most
-    floor = min(FEWEST_STEPS * settings.pack_tokens, most)
+    floor = min(FEWEST_STEPS * smallest_step(settings), most)
     if train_tokens < floor and not settings.tokens:
         notes.append(f"{seconds:.0f} s are too few for {FEWEST_STEPS} steps; it will take longer")
         train_tokens = floor
@@ -190,7 +193,11 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
 def step_size(train_tokens: int, settings: Settings) -> int:
     """Tokens a step: those of the settings, fewer when that would make fewer than 16 steps (small batches train
     well)."""
-    return max(settings.pack_tokens, min(settings.step_tokens, train_tokens // 16))
+    return max(smallest_step(settings), min(settings.step_tokens, train_tokens // FEWEST_STEPS))
+
+
+def smallest_step(settings: Settings) -> int:
+    return min(SMALLEST_STEP, settings.pack_tokens)
 
 
 def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[Encoded], pack_tokens: int) -> Speed:
