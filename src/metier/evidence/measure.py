@@ -253,12 +253,8 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     arm = score_arm(
         reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say
     )
-<<<<<<< HEAD
     preferences = _preferences(subject, reader, before.items, "adapted")
-    samples = field_samples(reader.model, encoder, before.shown, ANSWER_TOKENS)
-=======
     samples = field_samples(reader.model, encoder, before.shown, SHOWN_TOKENS)
->>>>>>> main
     say.end()
     write_arm(subject.run, "adapted", arm)
     return After(arm, samples, time.monotonic() - started, preferences)
