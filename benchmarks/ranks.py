@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from metier.models.adapters import add_lora, keep_memory
+from metier.models.adapters import keep_memory
 from metier.models.load import load_base
+from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.ranks import this_rank, threads_of_a_rank
 from metier.settings import Settings, learning_rate
@@ -37,7 +38,7 @@ def worker(data: str, n_steps: int, sharding: str, out: Path) -> None:
     keep_memory()
     parallel.join(settings.rank_timeout)
     base = load_base(settings.model)
-    reader = PackReader(add_lora(base.model, settings.r, settings.alpha, settings.seed))
+    reader = PackReader(add_method(base.model, "lora", settings.r, settings.alpha, settings.seed))
     if sharding == "fsdp":
         shard(reader.model)
     field = field_documents(read_corpus([data]).examples, base.encoder.encode, settings.seed)

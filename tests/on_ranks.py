@@ -24,8 +24,8 @@ from metier.cli import main
 from metier.errors import DivergedError
 from metier.evidence import measure
 from metier.evidence.score import score_branches, score_documents
-from metier.models.adapters import add_lora
 from metier.models.encoding import Encoder
+from metier.models.methods import add_method
 from metier.models.packing import Branches, Pack, PackReader
 from metier.progress import Silent
 from metier.ranks import this_rank
@@ -33,8 +33,8 @@ from metier.runs import RunFolder, StepLog
 from metier.sources import general
 from metier.training import parallel
 from metier.training.journal import Journal
-from metier.training.loop import Recipe, StepMetrics, Trained, train, train_step
-from metier.training.sharding import load_sharded, save_sharded, shard, sharded
+from metier.training.loop import Recipe, StepMetrics, Trained, train
+from metier.training.sharding import shard, sharded
 from metier.training.stream import Step
 from tiny import documents, random_ids, tiny_model, tiny_tokenizer
 
@@ -50,7 +50,7 @@ def steps() -> list[Step]:
 
 
 def model_to_train(sharding: str, seed: int = 0) -> Any:
-    model = add_lora(tiny_model("llama", num_hidden_layers=2), r=4, alpha=8, seed=seed)
+    model = add_method(tiny_model("llama", num_hidden_layers=2), "lora", r=4, alpha=8, seed=seed)
     reader = PackReader(model)
     if sharding == "fsdp":
         shard(model)
@@ -127,49 +127,13 @@ def scoring(_: Path) -> dict[str, Any]:
     }
 
 
-def moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Weights and optimizer states, whole, exactly."""
-
-    def whole(t: Tensor) -> list[float]:
-        values: list[float] = (t.full_tensor() if isinstance(t, DTensor) else t).detach().flatten().tolist()
-        return values
-
-    names = {id(p): n for n, p in model.named_parameters()}
-    states = {names[id(p)]: {k: whole(t) for k, t in state.items()} for p, state in optimizer.state.items()}
-    return {"weights": {n: whole(p) for n, p in model.named_parameters() if p.requires_grad}, "states": states}
-
-
-def stepped(reader: PackReader, n: int) -> torch.optim.Optimizer:
-    optimizer = torch.optim.AdamW([p for p in reader.model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
-    for step in steps()[:n]:
-        train_step(reader, optimizer, step, PACK_TOKENS)
-    return optimizer
-
-
-def saving(folder: Path) -> dict[str, Any]:
-    """Save after three steps; what was saved, exactly."""
-    found = {}
+def stopping(folder: Path) -> dict[str, Any]:
+    """Stop after two steps, for others to go on from."""
     for sharding in ("none", "fsdp"):
         reader = model_to_train(sharding)
         with sharded(reader.model):
-            optimizer = stepped(reader, 3)
-            save_sharded(folder / sharding, reader.model, optimizer)
-            session(model_to_train(sharding), folder / f"stopped-{sharding}", stop_after=2)
-            found[sharding] = moments(reader.model, optimizer)
-    return found
-
-
-def loading(folder: Path) -> dict[str, Any]:
-    """Load into models of another seed; what they are then."""
-    found = {}
-    for saved in ("none", "fsdp"):
-        for sharding in ("none", "fsdp") if parallel.n_ranks() > 1 else ("none",):
-            reader = model_to_train(sharding, seed=1)
-            with sharded(reader.model):
-                optimizer = stepped(reader, 0)
-                load_sharded(folder / saved, reader.model, optimizer)
-                found[f"{saved} into {sharding}"] = moments(reader.model, optimizer)
-    return found
+            session(reader, folder / f"stopped-{sharding}", stop_after=2)
+    return {}
 
 
 def going_on(folder: Path) -> dict[str, Any]:
@@ -233,8 +197,7 @@ def failing(folder: Path) -> dict[str, Any]:
 JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "training": training,
     "scoring": scoring,
-    "saving": saving,
-    "loading": loading,
+    "stopping": stopping,
     "going on": going_on,
     "failing": failing,
 }

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from metier.adapt import Training, adapt, settle
 from metier.errors import DataError, MetierError, ModelError, RunError
@@ -19,53 +18,22 @@ from metier.evidence.score import encode_items
 from metier.models.encoding import Encoder
 from metier.models.load import load_base
 from metier.models.packing import PackReader
-from metier.progress import Silent
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, read_json, read_jsonl
 from metier.settings import Settings, from_toml
-from metier.sources import general
 from metier.sources.examples import Example
 from metier.sources.ledger import FileRead, Ledger
 from metier.sources.split import Split
 from metier.training.loop import Trained
+from small import OPTIONS, Told, small_pack
 from tiny import save_tiny, tiny_tokenizer
-
-OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 0.1, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
-
-
-class Told(Silent):
-    """Remembers what was said; `at` is called at every advance of the bar of that name."""
-
-    def __init__(self, task: str = "", at: Any = None) -> None:
-        self.lines: list[str] = []
-        self.task, self.at, self.current = task, at, ""
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def begin(self, task: str, total: int) -> None:
-        del total
-        self.current = task
-
-    def advance(self, done: int, note: str = "") -> None:
-        if self.current == self.task:
-            self.at(done, note)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A general pack of a few items, one thread, and the default number of threads afterwards."""
-    texts, choices = general.texts()[:6], general.choices()[:10]
-    measured, replay = general.measured_requests()[:8], general.replay_requests()[:8]
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
+    with small_pack() as patch:
         patch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(general, "texts", lambda: texts)
-        patch.setattr(general, "choices", lambda: choices)
-        patch.setattr(general, "measured_requests", lambda: measured)
-        patch.setattr(general, "replay_requests", lambda: replay)
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

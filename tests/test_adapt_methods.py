@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from metier.adapt import adapt
 from metier.errors import DataError, ModelError
@@ -15,42 +14,20 @@ from metier.evidence.score import score_documents
 from metier.models.encoding import Encoded
 from metier.models.frozen import LowerOutputs
 from metier.models.packing import PackReader
-from metier.progress import Silent
 from metier.prove import prove
 from metier.results import Run, Talker
 from metier.runs import read_json, read_jsonl
 from metier.settings import METHODS
-from metier.sources import general
 from metier.sources.read import read_corpus
+from small import OPTIONS, KilledError, Told, kill_in_training, small_pack
 from tiny import save_tiny
-
-
-class Told(Silent):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
-OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 0.1, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    texts, choices = general.texts()[:6], general.choices()[:10]
-    measured, replay = general.measured_requests()[:8], general.replay_requests()[:8]
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
+    with small_pack() as patch:
         patch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(general, "texts", lambda: texts)
-        patch.setattr(general, "choices", lambda: choices)
-        patch.setattr(general, "measured_requests", lambda: measured)
-        patch.setattr(general, "replay_requests", lambda: replay)
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -106,28 +83,12 @@ def test_the_dial_of_a_run_is_the_base_at_zero(method: str, finished: dict[str, 
     assert run.model().generate(asked, 8, adapted=False) == off.generate(asked, 8)
 
 
-class KilledError(BaseException):
-    """Stands for SIGKILL."""
-
-
 def killed_and_resumed(data: Path, model: Path, out: Path, **options: Any) -> Run:
-    """A run that was killed in its fifth step, and went on."""
-    from metier.training import loop
-
-    step, n = loop.train_step, 0
-
-    def stepped(*arguments: Any) -> Any:
-        nonlocal n
-        n += 1
-        if n == 5:
-            raise KilledError
-        return step(*arguments)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", stepped)
+        kill_in_training(patch)
         with pytest.raises(KilledError):
             adapt(str(data), model=str(model), out=out, **options)
-    assert n == 5
+    assert read_json(out / "status.json")["state"] == "failed"
     return adapt(resume=out)
 
 

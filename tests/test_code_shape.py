@@ -17,8 +17,8 @@ LAYERS = (
     ("evidence",),
     ("report",),
     ("results", "interrupts", "origin", "bench", "check"),
-    ("adapt",),
-    ("prove",),
+    ("record",),
+    ("adapt", "prove"),
     ("cli",),
     ("__init__", "__main__"),
 )

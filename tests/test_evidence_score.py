@@ -10,9 +10,10 @@ from metier.evidence import arms
 from metier.evidence.arms import nll_per_token, score_arm, write_arm
 from metier.evidence.score import Items, encode_items, score_branches, score_documents, score_field, score_general
 from metier.models import encoding
-from metier.models.adapters import add_lora, disabled
+from metier.models.adapters import disabled
 from metier.models.encoding import Encoder
 from metier.models.generate import Answer
+from metier.models.methods import add_method
 from metier.models.packing import Branches, PackReader
 from metier.progress import Silent
 from metier.runs import RunFolder, read_jsonl
@@ -74,7 +75,7 @@ def test_a_model_against_itself_scores_every_item_exactly_the_same(reader: PackR
 
 
 def test_a_fresh_adapter_a_switched_off_one_and_the_base_score_the_same(items: Items) -> None:
-    model = add_lora(tiny_model(), r=4, alpha=8, seed=0)
+    model = add_method(tiny_model(), "lora", r=4, alpha=8, seed=0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from metier.errors import ModelError
 from metier.models import replace
-from metier.models.adapters import add_lora, disabled, load_adapter, weights_moved
+from metier.models.adapters import disabled, load_adapter, weights_moved
 from metier.models.encoding import Encoded
 from metier.models.fused import plain_layer
+from metier.models.methods import add_method
 from metier.models.packing import PackReader, pack
 from metier.models.replace import replace_forwards
 from tiny import FAMILIES, document, documents, random_ids, tiny_model
@@ -22,7 +23,9 @@ IDS = torch.tensor([random_ids(17, 5)])
 
 
 def adapted(family: str = "llama", seed: int = 0) -> PeftModel:
-    return stirred(add_lora(tiny_model(family), r=4, alpha=8, seed=seed))
+    model = stirred(add_method(tiny_model(family), "lora", r=4, alpha=8, seed=seed))
+    replace_forwards(model)
+    return model
 
 
 def stirred(model: PeftModel) -> PeftModel:
@@ -112,7 +115,8 @@ def n_replaced(model: nn.Module, *kinds: str) -> int:
 def test_what_is_written_out_is_replaced_and_everything_else_keeps_its_own_forward(
     family: str, replaced: dict[str, int]
 ) -> None:
-    model = add_lora(tiny_model(family), r=4, alpha=8, seed=0)
+    model = add_method(tiny_model(family), "lora", r=4, alpha=8, seed=0)
+    replace_forwards(model)
     assert {kind: n_replaced(model, kind) for kind in replaced} == replaced
 
 
@@ -171,7 +175,9 @@ def test_a_fused_layer_with_a_bias_equals_pefts() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lora_at_step_zero_is_the_base(family: str) -> None:
-    torch.testing.assert_close(logits(add_lora(tiny_model(family), r=4, alpha=8, seed=0)), logits(tiny_model(family)))
+    torch.testing.assert_close(
+        logits(add_method(tiny_model(family), "lora", r=4, alpha=8, seed=0)), logits(tiny_model(family))
+    )
 
 
 def test_only_adapter_weights_get_gradients() -> None:
@@ -198,7 +204,7 @@ def test_a_switched_off_adapter_is_the_base_exactly_and_comes_back() -> None:
 
 
 def test_the_seed_fixes_the_adapter() -> None:
-    first, again, other = (add_lora(tiny_model(), r=4, alpha=8, seed=seed).state_dict() for seed in (3, 3, 4))
+    first, again, other = (add_method(tiny_model(), "lora", r=4, alpha=8, seed=seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
@@ -241,7 +247,7 @@ def test_a_loaded_adapter_is_fused_and_in_eval_mode(tmp_path: Path) -> None:
 )
 def test_an_adapter_for_another_base_is_refused(family: str, changes: dict[str, int], tmp_path: Path) -> None:
     # Four layers: PEFT then notes the kinds of layers, not each by its number, and would adapt any layer of the kind.
-    stirred(add_lora(tiny_model(num_hidden_layers=4), r=4, alpha=8, seed=0)).save_pretrained(tmp_path)
+    stirred(add_method(tiny_model(num_hidden_layers=4), "lora", r=4, alpha=8, seed=0)).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="does not fit this base model") as caught:
         load_adapter(tiny_model(family, **changes), tmp_path)
     assert "\n" not in str(caught.value)
@@ -278,7 +284,7 @@ def test_the_movement_of_the_weights_is_the_norm_of_the_update_over_that_of_the_
             moved += float((merged[name] - base[name]).square().sum())
             total += float(base[name].square().sum())
     assert found == pytest.approx((moved / total) ** 0.5, rel=1e-4)
-    assert weights_moved(add_lora(tiny_model(), r=4, alpha=8, seed=0)) == 0
+    assert weights_moved(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0)) == 0
 
 
 class PartOfAWeight(Tensor):
@@ -308,5 +314,5 @@ def test_a_model_without_a_linear_layer_cannot_take_lora() -> None:
     class NoLinear(nn.Module):
         config = tiny_model().config
 
-    with pytest.raises(ModelError, match="NoLinear cannot take LoRA"):
-        add_lora(NoLinear(), r=4, alpha=8, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="NoLinear cannot take lora"):
+        add_method(NoLinear(), "lora", r=4, alpha=8, seed=0)  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import metier.adapt  # noqa: F401  # so that sys.modules holds the module
+import small
 from command_line import metier as command
 from command_line import valves, write_rows
 from metier import origin
@@ -24,14 +24,11 @@ from metier.evidence import measure
 from metier.results import Run
 from metier.runs import read_json, read_jsonl
 from metier.sources import general
+from small import KilledError, kill_in_training, small_pack
 from tiny import save_tiny
 
 main_path = sys.modules["metier.adapt"]
-OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 0.001, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
-
-
-class KilledError(BaseException):
-    """Stands for SIGKILL."""
+OPTIONS = {**small.OPTIONS, "minutes": 0.001}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,16 +37,10 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("room")
     save_tiny(folder / "model")
     write_rows(folder / "valves.jsonl", valves(60))
-    parts = {"texts": 4, "choices": 6, "measured_requests": 4, "replay_requests": 4}
-    cut = {name: getattr(general, name)()[:n] for name, n in parts.items()}
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
+    with small_pack(texts=4, choices=6, measured_requests=4, replay_requests=4) as patch:
         patch.chdir(folder)
-        for name, items in cut.items():
-            patch.setattr(general, name, lambda items=items: items)
         patch.setattr(measure, "ANSWER_TOKENS", 8)
         yield folder
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -81,21 +72,6 @@ def kill_at(patch: pytest.MonkeyPatch, holder: object, name: str) -> None:
         raise KilledError
 
     patch.setattr(holder, name, kill)
-
-
-def kill_in_training(patch: pytest.MonkeyPatch) -> None:
-    from metier.training import loop
-
-    step, n = loop.train_step, 0
-
-    def stepped(*arguments: Any) -> Any:
-        nonlocal n
-        n += 1
-        if n == 5:
-            raise KilledError
-        return step(*arguments)
-
-    patch.setattr(loop, "train_step", stepped)
 
 
 def assert_identical(run: Path, whole: Path) -> None:

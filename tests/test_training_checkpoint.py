@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from metier.errors import DivergedError, MetierError, RunError
-from metier.models.adapters import add_lora
+from metier.models.methods import add_method
 from metier.models.packing import Pack, PackReader
 from metier.runs import RunFolder, read_json, read_jsonl
 from metier.training import checkpoint as checkpoint_module
@@ -23,6 +23,7 @@ from metier.training.journal import Journal
 from metier.training.loop import Recipe, Trained, train
 from metier.training.memory import is_out_of_memory, try_longest_pack
 from metier.training.stream import Step
+from small import KilledError
 from tiny import documents, tiny_model
 
 N_STEPS = 12
@@ -30,16 +31,7 @@ ORIGIN = {"config": "c", "data": "d", "base model": "b", "code": "e"}
 ROWS = documents(21, 7, 16, 11, 5, 30, seed=2)
 
 
-class KilledError(BaseException):
-    """Stands for SIGKILL: nothing after it is run by the loop."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def stream() -> Iterator[Step]:
@@ -49,7 +41,7 @@ def stream() -> Iterator[Step]:
 
 
 def lora() -> PeftModel:
-    return add_lora(tiny_model(), r=4, alpha=8, seed=0)
+    return add_method(tiny_model(), "lora", r=4, alpha=8, seed=0)
 
 
 def weights(model: PeftModel) -> dict[str, Tensor]:
@@ -448,7 +440,7 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     session(run, stop_after=2)
     journal = Journal(run, ORIGIN, 1.0, 0.0, lambda _: None)
-    other = PackReader(add_lora(tiny_model(), r=8, alpha=8, seed=0))
+    other = PackReader(add_method(tiny_model(), "lora", r=8, alpha=8, seed=0))
     with pytest.raises(RunError, match="checkpoint of step 2 is of another model"):
         train(other, stream, Recipe(N_STEPS, 1e-2, 40), lambda _: None, journal=journal)
     journal.close()

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 
 import pytest
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from metier.errors import DataError, DivergedError
 from metier.interrupts import StopAfterStep
-from metier.models.adapters import add_lora
 from metier.models.encoding import Encoded
+from metier.models.methods import add_method
 from metier.models.packing import Pack, PackReader
 from metier.training import loop
 from metier.training.loop import Recipe, StepMetrics, Trained, train, train_step
@@ -23,16 +23,11 @@ from tiny import document, documents, random_ids, tiny_model
 ROWS = [document(random_ids(21, 1), "a", n_prompt=15, ends=True), *documents(7, 16, 11, 5, seed=2)]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def lora(seed: int = 0) -> PeftModel:
-    return add_lora(tiny_model(), r=4, alpha=8, seed=seed)
+    return add_method(tiny_model(), "lora", r=4, alpha=8, seed=seed)
 
 
 def step_of(rows: Sequence[Encoded], epoch: int = 0) -> Step:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from metier.models.adapters import add_lora
+from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.settings import Settings
 from metier.training.plan import (
@@ -157,9 +157,9 @@ def test_a_learning_rate_that_is_given_is_kept_and_none_takes_the_models() -> No
 
 def test_measuring_the_speed_leaves_weights_gradients_and_mode_as_they_were() -> None:
     torch.set_num_threads(1)
-    model = add_lora(tiny_model(), r=4, alpha=8, seed=0).eval()
+    model = add_method(tiny_model(), "lora", r=4, alpha=8, seed=0).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = measure_speed(PackReader(model), documents(9, 14), documents(20), 64)
+    found = measure_speed(PackReader(model), documents(9, 14), documents(20), 64, 96)
     assert min(vars(found).values()) > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())

@@ -3,7 +3,6 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from metier.errors import DataError, MetierError, RunError
+from metier.errors import DataError, RunError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Before, Subject
-from metier.interrupts import StopAfterStep, sigterm_interrupts
+from metier.interrupts import StopAfterStep
 from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded, Encoder
 from metier.models.frozen import lower_outputs_kept
@@ -26,6 +25,7 @@ from metier.models.packing import PackReader
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
 from metier.ranks import this_rank, threads_of_a_rank
+from metier.record import finish, recorded
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, from_mapping, to_toml
@@ -132,13 +132,6 @@ def require_nothing_beside(resume: str | Path, given: Sequence[object]) -> None:
         )
 
 
-def finish(run: RunFolder) -> Run:
-    finished = Run(run.path)
-    if this_rank().is_first:
-        finished.report()
-    return finished
-
-
 def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
     corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows))
     for line in (line for found in corpus.formats for line in found_lines(found)):
@@ -186,38 +179,6 @@ def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]
     """Those of the field without replay, to see whether every rank has something to do."""
     field = field_documents(split.train, subject.encoder.encode, subject.settings.seed)
     return islice(steps(field, [], 0.0, planned.step_tokens), LOOKED_AT)
-
-
-@contextmanager
-def recorded(run: RunFolder, new: bool = True) -> Iterator[None]:
-    """The run folder, which is there, says at every moment whether the run is running, done, interrupted or failed,
-    and why. SIGTERM is taken as Ctrl-C is. new: the run began just now."""
-    run.set_status("running")
-    try:
-        with sigterm_interrupts():
-            yield
-    except KeyboardInterrupt:
-        run.set_status("interrupted")
-        raise
-    except MetierError as error:
-        if new and not run.plan.exists():  # a mistake found before there was a plan: nothing is lost with the folder
-            if this_rank().is_first:
-                shutil.rmtree(run.path, ignore_errors=True)
-        else:
-            _try_status(run, "failed", str(error))
-        raise
-    except BaseException as error:
-        _try_status(run, "failed", f"{type(error).__name__}: {error}")
-        raise
-    run.set_status("done")
-
-
-def _try_status(run: RunFolder, state: str, reason: str) -> None:
-    """On a full disk even this may not be written; the error that is under way matters more."""
-    try:
-        run.set_status(state, reason=reason)
-    except RunError:
-        return
 
 
 def begin(run: RunFolder, origin: Origin) -> None:

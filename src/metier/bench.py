@@ -8,9 +8,10 @@ import torch
 
 from metier.errors import DataError
 from metier.evidence.conclude import peak_rss_bytes
-from metier.models.adapters import add_lora, keep_memory
+from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded
 from metier.models.load import load_base
+from metier.models.methods import add_method
 from metier.models.packing import Pack, PackReader, packs_of
 from metier.progress import Progress, Silent
 from metier.settings import DEFAULT_MODEL, Settings, learning_rate
@@ -50,7 +51,7 @@ def bench(
     if not documents:
         raise DataError(f"{data[0]} has no row with supervised tokens in its first {rows}: name other data.")
     limit = limit_gflops(base.model.config.hidden_size, settings.pack_tokens)
-    reader = PackReader(add_lora(base.model, settings.r, settings.alpha, settings.seed))
+    reader = PackReader(add_method(base.model, "lora", settings.r, settings.alpha, settings.seed))
     say.begin("training", len(documents))
     training = _training(reader, documents, settings, learning_rate(base.n_parameters), say)
     say.begin("scoring", len(documents))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from metier.adapt import finish, recorded
 from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Subject
@@ -17,6 +16,7 @@ from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
 from metier.progress import Progress, Silent
 from metier.ranks import this_rank, threads_of_a_rank
+from metier.record import finish, recorded
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, to_toml

@@ -89,7 +89,7 @@ def measure_machine(
         answer_tokens=ANSWER_TOKENS,
         replay_requests=len(general.replay_requests()),
     )
-    return sizes, measure_speed(reader, documents, items.text_documents, settings.pack_tokens)
+    return sizes, measure_speed(reader, documents, items.text_documents, settings.pack_tokens, ANSWER_TOKENS)
 
 
 def _mean(values: Iterator[int]) -> float:

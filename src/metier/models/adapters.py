@@ -1,5 +1,4 @@
-"""LoRA through PEFT: injected, saved and loaded by PEFT; computed by one fused function where that is provably
-equal."""
+"""Adapters as PEFT saves them: loaded, switched off, scaled, measured."""
 
 import ctypes
 import json
@@ -9,29 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from metier.errors import ModelError
 from metier.models.replace import replace_forwards
-
-
-def add_lora(model: PreTrainedModel, r: int, alpha: int, seed: int) -> PeftModel:
-    """Put LoRA on every linear layer but the head.
-
-    Raises:
-        ModelError: the architecture has no linear layer that PEFT can adapt.
-    """
-    torch.manual_seed(seed)
-    config = LoraConfig(r=r, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
-    try:
-        adapted = get_peft_model(model, config)
-    except ValueError as error:
-        raise ModelError(f"{type(model).__name__} cannot take LoRA ({error}): choose another model.") from error
-    replace_forwards(adapted)
-    return adapted
 
 
 @contextmanager
@@ -48,8 +31,8 @@ def keep_memory() -> bool:
     """Ask glibc not to hand freed activations back to the system at every step; True where it could be asked.
 
     Each step frees and allocates the same buffers; returned pages must be faulted in and zeroed again. 32 MiB is the
-    largest
-    threshold that glibc accepts for M_MMAP_THRESHOLD; -1 and -3 are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h.
+    largest threshold that glibc accepts for M_MMAP_THRESHOLD; -1 and -3 are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of
+    malloc.h.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from metier.errors import ModelError
-from metier.models.replace import replace_forwards
 
 SVD_ROUNDS = 16  # of subspace iteration for PiSSA, as its authors use
 
@@ -47,7 +46,6 @@ def add_method(
         for module in adapted.modules():
             if isinstance(module, LoraLinear):
                 _start_from_principal_components(module, r)
-    replace_forwards(adapted)
     return adapted
 
 

@@ -235,7 +235,8 @@ def _read_own(
         nll, by_item = reader.row_nll(batch)
         (nll / n_supervised).backward()  # type: ignore[no-untyped-call]
         total += nll.item()
-        rows += [RowLoss(d.item, d.window, d.n_supervised, n) for d, n in zip(group, by_item.tolist(), strict=False)]
+        nats = by_item.tolist() if group else []  # without documents of its own a rank reads one for its passes alone
+        rows += [RowLoss(d.item, d.window, d.n_supervised, n) for d, n in zip(group, nats, strict=True)]
     return total, rows
 
 

@@ -200,7 +200,9 @@ def smallest_step(settings: Settings) -> int:
     return min(SMALLEST_STEP, settings.pack_tokens)
 
 
-def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[Encoded], pack_tokens: int) -> Speed:
+def measure_speed(
+    reader: PackReader, rows: Sequence[Encoded], texts: Sequence[Encoded], pack_tokens: int, answer_tokens: int
+) -> Speed:
     """Train a pack of rows and score a pack of general texts, twice each; weights and gradients are left as they were.
 
     Texts are supervised at every token, rows at some: scoring is timed on what costs most, and so is training where
@@ -230,7 +232,7 @@ def measure_speed(reader: PackReader, rows: Sequence[Encoded], texts: Sequence[E
     read = pack(text_group, with_end=False)
     score_s = _quicker_of_two(lambda: reader.token_nll(read))
     n = n_ranks()
-    return Speed(n * train_tokens_per_s, n * _n_tokens(text_group) / score_s, n * _generate_rate(reader))
+    return Speed(n * train_tokens_per_s, n * _n_tokens(text_group) / score_s, n * _generate_rate(reader, answer_tokens))
 
 
 def _n_tokens(documents: Sequence[Encoded]) -> int:
@@ -241,12 +243,11 @@ def _n_tokens(documents: Sequence[Encoded]) -> int:
 GENERATE_ROWS = 60
 GENERATE_PROMPT = 48  # tokens: a request in a chat template with its system prompt
 GENERATE_STEPS = 6  # timed
-GENERATE_TOKENS = 96  # of an answer, for which the prompt is read once
 
 
 @torch.no_grad()
-def _generate_rate(reader: PackReader) -> float:
-    """Generated tokens a second for a batch of rows, the reading of their prompts included."""
+def _generate_rate(reader: PackReader, answer_tokens: int) -> float:
+    """Generated tokens a second for a batch of answers of so many tokens, the reading of their prompts included."""
     ids = torch.full((GENERATE_ROWS, GENERATE_PROMPT), 5)
     options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": -1, "attention_mask": torch.ones_like(ids)}
     times = []
@@ -255,7 +256,7 @@ def _generate_rate(reader: PackReader) -> float:
         reader.model.generate(input_ids=ids, max_new_tokens=n, **options)
         times.append(time.perf_counter() - started)
     step_s = max(1e-4, (times[1] - times[0]) / GENERATE_STEPS)
-    return GENERATE_ROWS * GENERATE_TOKENS / (times[0] + (GENERATE_TOKENS - 1) * step_s)
+    return GENERATE_ROWS * answer_tokens / (times[0] + (answer_tokens - 1) * step_s)
 
 
 def _quicker_of_two(work: Callable[[], object]) -> float:

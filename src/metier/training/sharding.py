@@ -1,25 +1,17 @@
 """A model whose weights, gradients and optimizer states are divided over the ranks while it trains (torch's FSDP2)."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from torch import Tensor
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from metier.errors import ModelError
 from metier.training.parallel import n_ranks, naming_the_missing
-
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, the optimizer of the loop
 
 
 def shard(model: Any) -> None:
@@ -93,44 +85,3 @@ def divided_as(like: Tensor, tensor: Tensor) -> Tensor:
 def whole_state(model: Any) -> dict[str, Tensor] | None:
     """The weights by name, for saving; None for a model that `shard` was not given, whose own state will do."""
     return {name: p.detach() for name, p in model.named_parameters()} if is_divided(model) else None
-
-
-def save_sharded(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Write what is trained and the optimizer's states: each rank its own part, as safetensors. All ranks call it.
-
-    The parts are read again by any number of ranks, sharded or not.
-    """
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    with _checkpointing():
-        save(_trained_state(model, optimizer), storage_writer=writer, no_dist=n_ranks() == 1)
-
-
-def load_sharded(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Set what `save_sharded` wrote; `optimizer` is one that was made for `model` as it is now. All ranks call it."""
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            optimizer.state[p] = {"step": torch.zeros(()), **{name: torch.zeros_like(p) for name in MOMENTS}}
-    with _checkpointing():
-        load(
-            _trained_state(model, optimizer),
-            storage_reader=HuggingFaceStorageReader(str(folder)),
-            no_dist=n_ranks() == 1,
-        )
-
-
-@contextmanager
-def _checkpointing() -> Iterator[None]:
-    with naming_the_missing(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is meant when there is one
-        yield
-
-
-def _trained_state(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The very tensors by name, so that reading into them sets them; a count of steps has one element, not none."""
-    state: dict[str, Tensor] = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            state[f"{name}/weight"] = p.detach()
-            state[f"{name}/step"] = optimizer.state[p]["step"].view(1)
-            state.update({f"{name}/{moment}": optimizer.state[p][moment] for moment in MOMENTS})
-    return state

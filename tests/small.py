@@ -1,0 +1,65 @@
+"""What tests of whole runs share: a general pack of a few items, short runs, somebody to talk to, and being killed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from metier.progress import Silent
+from metier.sources import general
+
+OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 0.1, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
+
+
+class Told(Silent):
+    """Remembers what was said; `at` is called at every advance of the bar of that name."""
+
+    def __init__(self, task: str = "", at: Any = None) -> None:
+        self.lines: list[str] = []
+        self.task, self.at, self.current = task, at, ""
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def begin(self, task: str, total: int) -> None:
+        del total
+        self.current = task
+
+    def advance(self, done: int, note: str = "") -> None:
+        if self.current == self.task:
+            self.at(done, note)
+
+
+@contextmanager
+def small_pack(**n_items: int) -> Iterator[pytest.MonkeyPatch]:
+    """A general pack of the first few items of each kind; the number of threads is what it was afterwards."""
+    wanted = {"texts": 6, "choices": 10, "measured_requests": 8, "replay_requests": 8, **n_items}
+    cut = {name: getattr(general, name)()[:n] for name, n in wanted.items()}
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, items in cut.items():
+            patch.setattr(general, name, lambda items=items: items)
+        yield patch
+    torch.set_num_threads(threads)
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing that follows is run."""
+
+
+def kill_in_training(patch: pytest.MonkeyPatch) -> None:
+    """In the fifth step."""
+    from metier.training import loop
+
+    step, n = loop.train_step, 0
+
+    def stepped(*arguments: Any) -> Any:
+        nonlocal n
+        n += 1
+        if n == 5:
+            raise KilledError
+        return step(*arguments)
+
+    patch.setattr(loop, "train_step", stepped)
