@@ -52,6 +52,7 @@ def adapt(
     resume: str | Path | None = None,
     fields: Mapping[str, str] | None = None,
     skip_bad_rows: bool = False,
+    password: str = "",
     progress: Progress | None = None,
     **options: Any,
 ) -> Run:
@@ -60,6 +61,7 @@ def adapt(
     data: files, folders, `pack:NAME`, or a hub id. fields: part → field name where the usual names do not fit.
     options: those of `Settings` (model, minutes, tokens, replay, lr, evidence, seed, …).
     resume: the folder of a run that was stopped or killed, instead of all of these; it ends as if it had never stopped.
+    password: opens locked files among the data; it is not written down, so resuming needs it again.
 
     Raises:
         MetierError: what the user can mend, in one sentence; nothing is left half-written.
@@ -81,7 +83,7 @@ def adapt(
         if parallel.by_first(run.results.exists):  # it was killed while its report was written
             run.set_status("done")
             return finish(run)
-    corpus, split = read_data(settings, say)
+    corpus, split = read_data(settings, password, say)
     parallel.require_rows(len(split.train), sum(bool(e.rejected) for e in split.train))
     subject = prepare(settings, run, say)
     parallel.require_alike("data or a model", fingerprint(subject, split))
@@ -132,8 +134,8 @@ def require_nothing_beside(resume: str | Path, given: Sequence[object]) -> None:
         )
 
 
-def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
-    corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows))
+def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus, Split]:
+    corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows, password=password), say)
     for line in (line for found in corpus.formats for line in found_lines(found)):
         say.say(line)
     split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from metier.errors import DataError
 from metier.evidence.verdict import MIN_DOCUMENTS
+from metier.progress import Progress
 from metier.settings import Settings
 from metier.sources.examples import Example
 from metier.sources.read import Corpus, ReadOptions, read_corpus
@@ -35,6 +36,8 @@ def check(
     fields: Mapping[str, str] | None = None,
     held_out: float = Settings.held_out,
     seed: int = Settings.seed,
+    password: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Read everything, bad rows counted, and return plain values: files, formats, rows, bytes, duplicates, documents,
     tokens (estimated by characters), power (what would be held out), warnings (worst first) and one sentence.
@@ -45,10 +48,10 @@ def check(
     wanted = dict(fields or {})
     stops = ""
     try:
-        corpus = read_corpus(data, ReadOptions(wanted))
+        corpus = read_corpus(data, ReadOptions(wanted, password=password), progress)
     except DataError as error:
         stops = str(error)
-        corpus = read_corpus(data, ReadOptions(wanted, skip_bad_rows=True))
+        corpus = read_corpus(data, ReadOptions(wanted, skip_bad_rows=True, password=password), progress)
     ledger = corpus.ledger.as_json()
     formats = [_shown(*found_lines(found)) for found in corpus.formats]
     documents = _documents(corpus.examples)

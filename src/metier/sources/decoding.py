@@ -20,8 +20,10 @@ MOST_CONTROLS = 0.01  # of the bytes: a text holds next to none
 WIDE_SHARE = 0.3  # of the bytes are NUL on one side, where UTF-16 holds Latin text
 LOOKED_AT = 1 << 20
 # Bytes that mean other letters in cp1250 than in cp1252; the rest of both is alike, which is what a detector sees.
-CENTRAL_EUROPEAN = re.compile(rb"[\x8c\x8d\x8f\x9c\x9d\x9f\xa3\xa5\xaa\xaf\xb3\xb9\xba\xbc\xbe\xbf\xc3\xc5\xc6\xc8"
-                              rb"\xcc\xcf\xd0-\xd2\xd5\xd8\xd9\xdb\xde\xe3\xe5\xe6\xe8\xec\xef-\xf2\xf5\xf8\xf9\xfb\xfe]")
+CENTRAL_EUROPEAN = re.compile(
+    rb"[\x8c\x8d\x8f\x9c\x9d\x9f\xa3\xa5\xaa\xaf\xb3\xb9\xba\xbc\xbe\xbf\xc3\xc5\xc6\xc8"
+    rb"\xcc\xcf\xd0-\xd2\xd5\xd8\xd9\xdb\xde\xe3\xe5\xe6\xe8\xec\xef-\xf2\xf5\xf8\xf9\xfb\xfe]"
+)
 FEW = 3
 
 
@@ -77,7 +79,9 @@ def _require_text(data: bytes) -> None:
     if n_controls > max(FEW, MOST_CONTROLS * len(start)) or data.startswith((b"\x89PNG", b"PK\x03\x04", b"\x7fELF")):
         first = NO_TEXT_CONTROLS.search(start)
         line = start.count(b"\n", 0, first.start() if first else 0) + 1
-        raise UnreadableError("rejected", f"is binary, not text (line {line})", "save it as UTF-8 text, or leave it out")
+        raise UnreadableError(
+            "rejected", f"is binary, not text (line {line})", "save it as UTF-8 text, or leave it out"
+        )
 
 
 def _wide(data: bytes) -> str:

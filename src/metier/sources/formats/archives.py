@@ -18,8 +18,17 @@ MOST_BYTES = 1 << 30  # unpacked, of an archive with all that is in it
 MOST_TIMES_LARGER = 100  # than the archive; text packs to a fifth, a bomb to a thousandth
 ALWAYS_ALLOWED = 16 << 20
 MOST_DEPTH = 3
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError,
-           RuntimeError, ValueError)
+DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,7 @@ def zip_members(data: bytes, allowance: Allowance, most: int, password: str) -> 
             except DAMAGED as error:
                 locked = entry.flag_bits & 1
                 reason = "opens with another password than the one given" if locked else f"is damaged ({error})"
-                yield Member(
-                    entry.filename, entry.file_size, None, "needs_password" if locked else "rejected", reason
-                )
+                yield Member(entry.filename, entry.file_size, None, "needs_password" if locked else "rejected", reason)
             else:
                 yield Member(entry.filename, len(content), content)
 

@@ -11,10 +11,40 @@ from metier.sources.formats.packages import elements, local_name
 from metier.sources.formats.web import decode_page, read_html
 from metier.sources.text import clean_text
 
-LEFT_OUT = {"ref-list", "tex-math", "xref-group", "journal-meta", "contrib-group", "aff", "permissions", "object-id",
-            "article-id", "counts", "alternatives-graphic", "table-wrap-foot"}
-BLOCKS = {"p", "title", "article-title", "subtitle", "label", "caption", "disp-quote", "list-item", "def-item", "sec",
-          "abstract", "disp-formula", "ack", "verse-line", "boxed-text", "table-wrap", "fig", "td-row"}
+LEFT_OUT = {
+    "ref-list",
+    "tex-math",
+    "xref-group",
+    "journal-meta",
+    "contrib-group",
+    "aff",
+    "permissions",
+    "object-id",
+    "article-id",
+    "counts",
+    "alternatives-graphic",
+    "table-wrap-foot",
+}
+BLOCKS = {
+    "p",
+    "title",
+    "article-title",
+    "subtitle",
+    "label",
+    "caption",
+    "disp-quote",
+    "list-item",
+    "def-item",
+    "sec",
+    "abstract",
+    "disp-formula",
+    "ack",
+    "verse-line",
+    "boxed-text",
+    "table-wrap",
+    "fig",
+    "td-row",
+}
 ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]*);")
 XML_ENTITIES = {"amp", "lt", "gt", "quot", "apos"}
 DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")

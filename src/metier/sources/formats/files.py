@@ -3,8 +3,10 @@
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from metier.sources.formats.archives import (
     MOST_DEPTH,
@@ -49,26 +51,38 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open.
+
+    Raises:
+        UnreadableError: it is none, is closed to us, or changes while it is read.
+    """
+    try:
+        before = os.stat(path)
+        if not stat.S_ISREG(before.st_mode):  # opening a pipe would wait for its other end
+            raise UnreadableError("unsupported", "is a pipe or a device, not a file")
+        with open(path, "rb") as file:
+            yield file
+        after = os.stat(path)
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+        raise UnreadableError("rejected", why, "mend its permissions, or leave it out") from None
+    if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
+        raise UnreadableError("rejected", "changed while it was read", "wait until it is written, and run again")
+
+
 def read_whole(path: Path, most: int) -> bytes:
     """The bytes of a file.
 
     Raises:
-        UnreadableError: it is no regular file, larger than `most`, closed to us, or changes while it is read.
+        UnreadableError: as `opened`, or it is larger than `most`.
     """
-    try:
-        before = os.stat(path)
-        if not stat.S_ISREG(before.st_mode):
-            raise UnreadableError("unsupported", "is a pipe or a device, not a file")
-        if before.st_size > most:
-            size = f"is larger than {most >> 20} MiB ({before.st_size >> 20} MiB)"
-            raise UnreadableError("rejected", size, "cut it into documents, a file each")
-        with open(path, "rb") as file:
-            data = file.read(most + 1)
-            after = os.fstat(file.fileno())
-    except OSError as error:
-        raise UnreadableError("rejected", f"cannot be read ({error.strerror})", "mend its permissions, or leave it out") from None
-    if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
-        raise UnreadableError("rejected", "changed while it was read", "wait until it is written, and run again")
+    with opened(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        why = f"is larger than {most >> 20} MiB ({path.stat().st_size >> 20} MiB)"
+        raise UnreadableError("rejected", why, "cut it into documents, a file each")
     return data
 
 

@@ -18,9 +18,33 @@ REFERENCE = re.compile(r"`([^`]+)`__?(?!\w)|\b([\w.-]+\w)__?(?=[\s.,;:!?)])")
 LITERAL = re.compile(r"``(.+?)``")
 SUBSTITUTION = re.compile(r"\|([^|\s][^|\n]*?)\|_{0,2}")
 # The content of these is no text, or it is a list of other files.
-DROPPED = {"toctree", "image", "figure-md", "index", "include", "literalinclude", "raw", "highlight", "currentmodule",
-           "module", "automodule", "autoclass", "autofunction", "automethod", "autosummary", "contents", "meta",
-           "sectionauthor", "moduleauthor", "plot", "only", "tabularcolumns", "default-role", "role", "replace"}
+DROPPED = {
+    "toctree",
+    "image",
+    "figure-md",
+    "index",
+    "include",
+    "literalinclude",
+    "raw",
+    "highlight",
+    "currentmodule",
+    "module",
+    "automodule",
+    "autoclass",
+    "autofunction",
+    "automethod",
+    "autosummary",
+    "contents",
+    "meta",
+    "sectionauthor",
+    "moduleauthor",
+    "plot",
+    "only",
+    "tabularcolumns",
+    "default-role",
+    "role",
+    "replace",
+}
 CODE = {"code", "code-block", "sourcecode", "parsed-literal", "math", "doctest", "testcode", "prompt"}
 
 
@@ -100,7 +124,9 @@ NO_TEXT = re.compile(
     r"(?:\s*\{[^{}]*\})?|newcommand\*?(?:\s*\{[^{}]*\})(?:\s*\[\d\])?)\s*\{(?:[^{}]|\{[^{}]*\})*\}"
 )
 REFERS = re.compile(r"~?\\(?:[cC]ref|ref|eqref|autoref|pageref)\*?\s*\{[^{}]*\}")
-HEADING = re.compile(r"\\(?:part|chapter|(?:sub){0,2}section|(?:sub)?paragraph)\*?\s*(?:\[[^\]]*\])?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+HEADING = re.compile(
+    r"\\(?:part|chapter|(?:sub){0,2}section|(?:sub)?paragraph)\*?\s*(?:\[[^\]]*\])?\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
 BIBLIOGRAPHY = re.compile(r"\\begin\s*\{thebibliography\}.*?\\end\s*\{thebibliography\}", re.DOTALL)
 PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 

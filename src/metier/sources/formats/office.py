@@ -137,7 +137,9 @@ def read_sheets(data: bytes, password: str = "") -> dict[str, list[list[str]]]:
         found = {name: workbook.get_sheet_by_name(name).to_python() for name in workbook.sheet_names}
     except (python_calamine.CalamineError, ValueError, OSError) as error:
         raise UnreadableError("rejected", f"is damaged: no spreadsheet can be read from it ({error})") from None
-    sheets = {name: [cells for row in rows if any(cells := [_cell(value) for value in row])] for name, rows in found.items()}
+    sheets = {
+        name: [cells for row in rows if any(cells := [_cell(value) for value in row])] for name, rows in found.items()
+    }
     return {name: rows for name, rows in sheets.items() if rows}
 
 

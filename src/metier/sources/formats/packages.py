@@ -54,7 +54,10 @@ class Package:
         if relations not in self.names:
             return {}
         return {
-            relation.get("Id", ""): (relation.get("Type", "").rpartition("/")[2], _path(folder, relation.get("Target", "")))
+            relation.get("Id", ""): (
+                relation.get("Type", "").rpartition("/")[2],
+                _path(folder, relation.get("Target", "")),
+            )
             for relation in self.xml(relations)
             if relation.get("TargetMode") != "External"
         }

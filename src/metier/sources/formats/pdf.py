@@ -35,7 +35,9 @@ def read_pdf(data: bytes, password: str = "") -> Reading:
     n_pages = len(pages)
     if not any(pages):
         what = "holds images of pages and no text" if images else "holds no text"
-        raise UnreadableError("no_text", f"{what} ({n_pages} page{'s' * (n_pages != 1)})", "recognise its text first (OCR)")
+        raise UnreadableError(
+            "no_text", f"{what} ({n_pages} page{'s' * (n_pages != 1)})", "recognise its text first (OCR)"
+        )
     found = sum(len(line.text.encode()) + 1 for page in pages for line in page)
     removed = running_lines(pages)
     kept = [[line for n, line in enumerate(page) if n not in out] for page, out in zip(pages, removed, strict=True)]
@@ -59,7 +61,7 @@ def _opened(data: bytes, password: str) -> Any:
     try:
         return pypdfium2.PdfDocument(data, password=password or None)
     except pypdfium2.PdfiumError:
-        if raw.FPDF_GetLastError() in (WRONG_PASSWORD, DAMAGED_SECURITY) or b"/Encrypt" in data and _is_whole(data):
+        if raw.FPDF_GetLastError() in (WRONG_PASSWORD, DAMAGED_SECURITY) or (b"/Encrypt" in data and _is_whole(data)):
             wrong = "opens with another password than the one given" if password else "opens with a password only"
             raise UnreadableError("needs_password", wrong, "give it with --password") from None
         reason = "is damaged: no PDF can be read from it" if data.startswith(b"%PDF") else "is not a PDF"

@@ -24,7 +24,9 @@ NOT_CONTENT = (
     ".skip-link",
     "[class^=skipToContent]",
 )
-DECLARED = re.compile(rb"<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE)
+DECLARED = re.compile(
+    rb"<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE
+)
 LOOKED_AT = 4096
 FEW_LEFT = 0.05  # of all text: then the heuristics took the content for a menu
 BLANK_LINES = re.compile(r"\n(?:[ \t\xa0]*\n){2,}")
