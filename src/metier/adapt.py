@@ -32,7 +32,7 @@ from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.examples import Example
 from metier.sources.ledger import Ledger
 from metier.sources.read import Corpus, ReadOptions, read_corpus
-from metier.sources.shown import found_lines
+from metier.sources.shown import found_lines, left_out_files
 from metier.sources.split import Split, split_corpus
 from metier.training import parallel
 from metier.training.journal import Journal
@@ -138,6 +138,8 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
     corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows, password=password), say)
     for line in (line for found in corpus.formats for line in found_lines(found)):
         say.say(line)
+    if left_out := left_out_files(corpus.files):
+        say.say(f"{len(corpus.files):,} files, of which {left_out} (the ledger says which)")
     split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)
     if not split.train:
         raise DataError(f"{settings.data[0]} leaves nothing to train on after the split: add documents.")

@@ -11,8 +11,10 @@ from metier.evidence.verdict import MIN_DOCUMENTS
 from metier.progress import Progress
 from metier.settings import Settings
 from metier.sources.examples import Example
+from metier.sources.find import DESCRIBES
+from metier.sources.formats.outcome import Status
 from metier.sources.read import Corpus, ReadOptions, read_corpus
-from metier.sources.shown import found_lines, in_one_line
+from metier.sources.shown import STATUS_WORDS, found_lines, in_one_line
 from metier.sources.split import MAX_HELD_OUT_SHARE, split_corpus
 
 CHARACTERS_PER_TOKEN = 4
@@ -58,6 +60,7 @@ def check(
     power = _power(corpus, seed, held_out)
     warnings = [
         *([_warning("stops", *_problem_and_remedy(stops))] if stops else []),
+        *_about_files(corpus),
         *_about_power(power),
         *_about_rows(ledger["rows"], documents),
         *_about_answers([example for example in corpus.examples if example.is_chat]),
@@ -136,6 +139,22 @@ def _power(corpus: Corpus, seed: int, held_out: float) -> dict[str, Any]:
         "needed": MIN_DOCUMENTS,
         "can_tell": n_test >= MIN_DOCUMENTS,
     }
+
+
+REMEDIES: tuple[tuple[Status, Severity, str], ...] = (
+    ("needs_password", "serious", "give it with --password"),
+    ("no_text", "serious", "recognise the text of scans first (OCR), or leave them out"),
+    ("rejected", "serious", "mend them, or leave them out"),
+    ("partial", "minor", "mend what their reasons name"),
+)
+
+
+def _about_files(corpus: Corpus) -> Iterator[dict[str, Any]]:
+    for status, severity, remedy in REMEDIES:
+        files = [file for file in corpus.files if file.status == status and file.reason != DESCRIBES]
+        if files:
+            first = f"first: {files[0].path}, which {files[0].reason}"
+            yield _warning(severity, f"{len(files):,} files {STATUS_WORDS[status]} ({first})", remedy)
 
 
 def _about_power(power: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

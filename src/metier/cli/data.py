@@ -15,7 +15,7 @@ Files = Annotated[list[str], typer.Argument(metavar="FILE", help="files, folders
 def read(files: Files, fields: dict[str, str], skip_bad_rows: SkipBadRows = False, password: Password = "") -> None:
     """Print the clean text that would be learned, conversations as turns of 'user:' and 'assistant:'."""
     from metier.sources.read import ReadOptions, read_corpus
-    from metier.sources.shown import as_text
+    from metier.sources.shown import as_text, left_out_files
 
     with progress("") as shown:
         corpus = read_corpus(files, ReadOptions(fields, skip_bad_rows, password=password), shown)
@@ -24,6 +24,8 @@ def read(files: Files, fields: dict[str, str], skip_bad_rows: SkipBadRows = Fals
         heading = f"==> {example.id} <==\n" if several else ""
         sys.stdout.write(("\n" if number else "") + heading + as_text(example) + "\n")
     sys.stdout.flush()
+    if unread := left_out_files(corpus.files):
+        complain(f"of {len(corpus.files)} files, {unread}.")
     left_out = {name: n for name, n in corpus.ledger.rows_by_bucket().items() if n and name != "read"}
     if left_out:
         complain("left out " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in left_out.items()) + ".")

@@ -15,6 +15,7 @@ from metier.sources.packs import pack_path
 
 READABLE = ", ".join(READ)
 DESCRIBES_DATA = re.compile(r"(readme|licen[cs]e|notice|copying|attribution)\b", re.IGNORECASE)
+DESCRIBES = "describes the data"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PACK_PREFIX = "pack:"
 
@@ -54,7 +55,7 @@ def find_sources(paths: Sequence[str]) -> list[Source]:
     if not paths:
         raise DataError("No data is named: give files, folders, pack:NAME, or the id of a data set on the hub.")
     sources: list[Source] = []
-    seen: set[object] = set()
+    seen: set[str] = set()
     for given in paths:
         for source in _sources_of(given):
             identity = _identity(source)
@@ -96,7 +97,7 @@ def _sources_in(folder: Path) -> list[Source]:
         suffix, skip = path.suffix.lower(), problem
         status: Status = "rejected"
         if not skip and has_rows and suffix not in ROWS and DESCRIBES_DATA.match(path.name):
-            skip = "describes the data"
+            skip = DESCRIBES
         elif not skip and suffix not in READ:
             skip, status = f"is a kind of file that is not read ({suffix or 'no suffix'})", "unsupported"
         name = path.relative_to(folder).as_posix()
@@ -137,8 +138,5 @@ def _not_a_file(path: Path) -> str:
     return "" if stat.S_ISREG(mode) else "is a pipe or a device, not a file"
 
 
-def _identity(source: Source) -> object:
-    try:
-        return source.path.resolve(strict=True) if source.path else source.where
-    except OSError:  # a link in a circle, or a closed folder
-        return source.where
+def _identity(source: Source) -> str:
+    return os.path.realpath(source.path) if source.path else source.where

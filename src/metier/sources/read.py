@@ -9,7 +9,7 @@ from metier.errors import DataError
 from metier.progress import Progress, Silent
 from metier.sources.documents import digest, merged_documents
 from metier.sources.examples import Example
-from metier.sources.find import DESCRIBES_DATA, Source, find_sources
+from metier.sources.find import DESCRIBES, DESCRIBES_DATA, Source, find_sources
 from metier.sources.formats.files import FileFound, suffix_of
 from metier.sources.formats.outcome import LEFT_OUT, Status, UnreadableError, document
 from metier.sources.formats.pool import read_files
@@ -155,7 +155,7 @@ def _read_source(
         if must_be_read and file.name == source.name and file.status in (*LEFT_OUT, "empty"):
             raise _unreadable(source, file.reason, file.remedy)
         if beside_rows and DESCRIBES_DATA.match(file.name.rpartition("/")[2]):
-            _leave_out(file.name, "rejected", "describes the data", file.n_bytes, ledger)
+            _leave_out(file.name, "rejected", DESCRIBES, file.n_bytes, ledger)
         elif file.rows is not None:
             member = Source(
                 file.name, f"{source.where}{file.name.removeprefix(source.name)}", None, suffix_of(file.name), False

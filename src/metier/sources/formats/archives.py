@@ -4,12 +4,14 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Protocol
 
 from metier.sources.formats.outcome import Status, UnreadableError
 
@@ -18,6 +20,7 @@ MOST_BYTES = 1 << 30  # unpacked, of an archive with all that is in it
 MOST_TIMES_LARGER = 100  # than the archive; text packs to a fifth, a bomb to a thousandth
 ALWAYS_ALLOWED = 16 << 20
 MOST_DEPTH = 3
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -48,6 +51,10 @@ class Allowance:
     def __init__(self, packed: int) -> None:
         self.n_bytes = min(MOST_BYTES, max(ALWAYS_ALLOWED, MOST_TIMES_LARGER * packed))
         self.n_files = MOST_FILES
+
+
+class Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 class OverLimitError(Exception):
@@ -85,7 +92,7 @@ def tar_members(data: bytes, allowance: Allowance, most: int) -> Iterator[Member
     """Raises UnreadableError: it is damaged, also in the middle: what came before was read."""
     stream = _Limited(_unpacked(data), allowance)
     try:
-        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
             for entry in archive:
                 if entry.isdir():
                     continue
@@ -121,7 +128,7 @@ def single_member(name: str, data: bytes, allowance: Allowance, most: int) -> Me
     return Member(inner, len(content), content)
 
 
-def _unpacked(data: bytes) -> io.BufferedIOBase:
+def _unpacked(data: bytes) -> Readable:
     raw = io.BytesIO(data)
     if data.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=raw)
@@ -135,7 +142,7 @@ def _unpacked(data: bytes) -> io.BufferedIOBase:
 class _Limited(io.RawIOBase):
     """A stream that stops where the allowance ends: what is skipped over is unpacked, too."""
 
-    def __init__(self, stream: io.BufferedIOBase, allowance: Allowance) -> None:
+    def __init__(self, stream: Readable, allowance: Allowance) -> None:
         self._stream, self._allowance = stream, allowance
 
     def read(self, size: int = -1) -> bytes:
@@ -146,7 +153,7 @@ class _Limited(io.RawIOBase):
         return data
 
 
-def _taken(file: io.BufferedIOBase | zipfile.ZipExtFile, allowance: Allowance, most: int) -> bytes:
+def _taken(file: Readable, allowance: Allowance, most: int) -> bytes:
     limit = min(most, allowance.n_bytes)
     data = file.read(limit + 1)
     if len(data) > limit:
@@ -158,7 +165,7 @@ def _taken(file: io.BufferedIOBase | zipfile.ZipExtFile, allowance: Allowance, m
 
 def _refused(name: str, n_bytes: int, allowance: Allowance, most: int) -> Member | None:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0:1]:
+    if path.is_absolute() or ".." in path.parts or DRIVE.match(name):
         return Member(name, n_bytes, None, "rejected", "has a path that climbs out of the archive")
     if allowance.n_files <= 0:
         return Member(name, n_bytes, None, "rejected", f"comes after {MOST_FILES:,} other files")

@@ -79,11 +79,11 @@ def read_whole(path: Path, most: int) -> bytes:
         UnreadableError: as `opened`, or it is larger than `most`.
     """
     with opened(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        why = f"is larger than {most >> 20} MiB ({path.stat().st_size >> 20} MiB)"
-        raise UnreadableError("rejected", why, "cut it into documents, a file each")
-    return data
+        n_bytes = os.fstat(file.fileno()).st_size
+        if n_bytes > most:
+            why = f"is larger than {most >> 20} MiB ({n_bytes >> 20} MiB)"
+            raise UnreadableError("rejected", why, "cut it into documents, a file each")
+        return file.read(most + 1)
 
 
 def read_file(path: Path, name: str, password: str = "") -> list[FileFound]:

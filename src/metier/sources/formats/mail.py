@@ -3,8 +3,7 @@
 import re
 from email import message_from_bytes, policy
 from email.errors import MessageError
-from email.message import EmailMessage
-from typing import cast
+from email.message import MIMEPart
 
 from metier.sources.decoding import decode
 from metier.sources.formats.outcome import Document, Reading, UnreadableError, counted, document, sum_of
@@ -47,7 +46,7 @@ def read_mbox(data: bytes) -> Reading:
 
 def _message(data: bytes, *, from_box: bool = False) -> tuple[Document | None, dict[str, int]]:
     try:
-        message = cast(EmailMessage, message_from_bytes(data, policy=policy.default))
+        message = message_from_bytes(data, policy=policy.default)
         if not message.keys():
             if from_box:
                 return None, {}
@@ -69,7 +68,7 @@ def _message(data: bytes, *, from_box: bool = False) -> tuple[Document | None, d
     return document(f"{subject}\n\n{text}" if subject else text, len(data), subject), removed
 
 
-def _body(part: EmailMessage) -> str:
+def _body(part: MIMEPart) -> str:
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
     charset = part.get_content_charset("")

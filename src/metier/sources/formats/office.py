@@ -109,7 +109,7 @@ def _relation(element: Element) -> str:
 
 def _slide_lines(root: Element) -> list[str]:
     lines: list[str] = []
-    in_tables = set()
+    in_tables: set[Element] = set()
     for element in root.iter():
         if local_name(element) == "tr":
             cells = ["".join(_texts(cell)).strip() for cell in element if local_name(cell) == "tc"]

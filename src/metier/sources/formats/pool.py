@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from metier.sources.formats.files import FileFound, read_file, suffix_of
@@ -83,9 +84,9 @@ class Worker:
             pickle.dump((str(path), name, password), process.stdin)
             process.stdin.flush()
             found: list[FileFound] = pickle.load(process.stdout)
-        except (EOFError, OSError, pickle.UnpicklingError):
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             code = process.wait()
-            self._process = None
+            self._release()
             if self._closed:
                 raise KeyboardInterrupt from None
             return [FileFound(name, "rejected", _why_it_died(code), "leave it out", path.lstat().st_size)]
@@ -96,6 +97,14 @@ class Worker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._release()
+
+    def _release(self) -> None:
+        process, self._process = self._process, None
+        for pipe in (process.stdin, process.stdout) if process is not None else ():
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
