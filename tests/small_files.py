@@ -110,11 +110,13 @@ def relations(*entries: tuple[str, str, str]) -> str:
     return f'<Relationships xmlns="{RELATIONS}">{inner}</Relationships>'
 
 
-def docx(body: str, more: Mapping[str, str] | None = None, related: Sequence[tuple[str, str, str]] = ()) -> bytes:
+def docx(
+    body: str, more: Mapping[str, str | bytes] | None = None, related: Sequence[tuple[str, str, str]] = ()
+) -> bytes:
     """body: the inside of w:body. more: further parts, by name."""
     return zipped(
         {
-            "[Content_Types].xml": "<Types/>",
+            "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>',
             "_rels/.rels": relations(("r1", "officeDocument", "word/document.xml")),
             "word/document.xml": f'<w:document xmlns:w="{WORD}"><w:body>{body}</w:body></w:document>',
             "word/_rels/document.xml.rels": relations(*related),

@@ -1,6 +1,7 @@
 """Office files: paragraphs, lists, tables, slides, sheets, and locks."""
 
 import io
+import random
 
 import msoffcrypto.format.ooxml
 import pytest
@@ -79,7 +80,10 @@ def test_a_document_without_text_is_said_to_have_none():
 
 
 def test_a_locked_document_opens_with_its_password_only():
-    opened, locked = io.BytesIO(docx(paragraph("Behind the lock"))), io.BytesIO()
+    opened, locked = (
+        io.BytesIO(docx(paragraph("Behind the lock"), {"x": random.Random(0).randbytes(9000)})),
+        io.BytesIO(),
+    )
     msoffcrypto.format.ooxml.OOXMLFile(opened).encrypt("tower", locked)
     assert read_docx(locked.getvalue(), "tower").documents[0].text == "Behind the lock"
     for wrong in ("", "tide"):

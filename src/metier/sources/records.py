@@ -63,7 +63,8 @@ def read_jsonl(file: BinaryIO) -> tuple[Records, int, dict[str, int]]:
                 decoded = decode(line)
                 line, n_bytes = decoded.text.encode(), decoded.n_bytes
                 mended.update(decoded.mended)
-            records.append(_json_record(number, n_bytes, line))
+            if line.strip():  # not a byte order mark alone
+                records.append(_json_record(number, n_bytes, line))
         total += n_bytes
     return records, total, dict(mended)
 
