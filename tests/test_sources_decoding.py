@@ -8,6 +8,7 @@ from metier.sources.formats.outcome import UnreadableError
 GERMAN = "Die schöne Straße führt über die Brücke nach Köln."
 RUSSIAN = "Однажды в студёную зимнюю пору я из лесу вышел; был сильный мороз."
 CZECH = "Příliš žluťoučký kůň úpěl ďábelské ódy a řekl, že ještě není večer."
+KOREAN = "나는 고양이다. 이름은 아직 없다. 어디서 태어났는지 도무지 모르겠다. 오늘은 비가 온다."
 CHINESE = "我是一只猫,还没有名字。这里是北京的冬天,外面下着很大的雪。"
 
 
@@ -25,6 +26,7 @@ CHINESE = "我是一只猫,还没有名字。这里是北京的冬天,外面下�
         (RUSSIAN, "cp866"),
         (CZECH, "cp1250"),
         (CHINESE, "gb18030"),
+        (KOREAN, "euc_kr"),
     ],
 )
 def test_the_encoding_is_found(text, encoding):

@@ -19,6 +19,7 @@ NO_TEXT_CONTROLS = re.compile(rb"[\x01-\x06\x0e-\x1a\x1c-\x1f]")
 MOST_CONTROLS = 0.01  # of the bytes: a text holds next to none
 WIDE_SHARE = 0.3  # of the bytes are NUL on one side, where UTF-16 holds Latin text
 LOOKED_AT = 1 << 20
+THOROUGHLY_LOOKED_AT = 1 << 16
 # Bytes that mean other letters in cp1250 than in cp1252; the rest of both is alike, which is what a detector sees.
 CENTRAL_EUROPEAN = re.compile(
     rb"[\x8c\x8d\x8f\x9c\x9d\x9f\xa3\xa5\xaa\xaf\xb3\xb9\xba\xbc\xbe\xbf\xc3\xc5\xc6\xc8"
@@ -63,7 +64,9 @@ def decode(data: bytes) -> Decoded:
     n_bytes = len(text.encode(errors="replace"))
     n_nul = text.count("\0")
     mended_text = text.removeprefix(BYTE_ORDER_MARK).replace("\0", "")
-    mended_text, n_mojibake = mend_mojibake(mended_text)
+    n_mojibake = 0
+    if not other_lines:  # what looks like mojibake in an encoding that was guessed may be a wrong guess
+        mended_text, n_mojibake = mend_mojibake(mended_text)
     mended = {
         "byte order marks": int(bool(mark)),
         "lines that were not UTF-8": other_lines,
@@ -129,19 +132,29 @@ def _legacy(line: bytes, encoding: str) -> str:
 
 
 def find_encoding(data: bytes) -> str:
-    """The most likely encoding of bytes that are not UTF-8."""
+    """The most likely encoding of bytes that are not UTF-8; cp1252 where statistics say nothing.
+
+    The quick detector answers UTF-8 when it does not know, and knows no Korean: then a thorough one is asked.
+    """
+    from charset_normalizer import from_bytes
     from resiliparse.parse.encoding import detect_encoding
 
-    found: str = detect_encoding(data[:LOOKED_AT]) or "cp1252"
-    if found in ("cp1250", "iso8859-2") and len(CENTRAL_EUROPEAN.findall(data[:LOOKED_AT])) <= FEW:
+    found: str = detect_encoding(data[:LOOKED_AT]) or "utf-8"
+    if found.startswith(("utf", "ascii")):
+        best = from_bytes(data[:THOROUGHLY_LOOKED_AT].rpartition(b"\n")[0] or data[:THOROUGHLY_LOOKED_AT]).best()
+        found = best.encoding if best is not None else "cp1252"
+    if found in ("cp1250", "iso8859-2", "iso8859_2") and len(CENTRAL_EUROPEAN.findall(data[:LOOKED_AT])) <= FEW:
         return "cp1252"
-    if found.startswith(("utf", "iso8859-1", "ascii")):
-        return "cp1252"
+    known = not found.startswith(("utf", "ascii", "iso8859-1", "latin"))
+    return found if known and _is_codec(found) else "cp1252"
+
+
+def _is_codec(name: str) -> bool:
     try:
-        codecs.lookup(found)
+        codecs.lookup(name)
     except LookupError:
-        return "cp1252"
-    return found
+        return False
+    return True
 
 
 def mend_mojibake(text: str) -> tuple[str, int]:

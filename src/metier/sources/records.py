@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from metier.errors import DataError
 from metier.sources.decoding import decode
+from metier.sources.formats.outcome import UnreadableError
 from metier.sources.text import BYTE_ORDER_MARK
 
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -60,7 +61,12 @@ def read_jsonl(file: BinaryIO) -> tuple[Records, int, dict[str, int]]:
             records.append(BadRecord(number, n_bytes, f"is longer than {MOST_LINE_BYTES >> 20} MiB"))
         elif line.strip():
             if not line.isascii():
-                decoded = decode(line)
+                try:
+                    decoded = decode(line)
+                except UnreadableError as error:
+                    records.append(BadRecord(number, n_bytes, error.reason))
+                    total += n_bytes
+                    continue
                 line, n_bytes = decoded.text.encode(), decoded.n_bytes
                 mended.update(decoded.mended)
             if line.strip():  # not a byte order mark alone
