@@ -94,6 +94,12 @@ def test_a_path_that_climbs_out_and_a_link_are_named_and_not_followed(tmp_path):
     assert {status for name, status in statuses(zipped_path, "a.zip").items() if name != "a.zip"} == {climbs}
 
 
+def test_files_of_one_name_in_an_archive_are_told_apart(tmp_path):
+    path = put(tmp_path / "a.tar", tar_of([("a.txt", TEXT.format(n).encode()) for n in range(3)], "w"))
+    names = {example.id for example in read_corpus([str(path)]).examples}
+    assert names == {"a.tar/a.txt", "a.tar/a (2).txt", "a.tar/a (3).txt"}
+
+
 def test_a_flat_bomb_is_named_without_being_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 100_000)
     bomb = put(tmp_path / "bomb.zip", zipped({"a.txt": TEXT.format(1), "zeros.txt": b"0" * 50_000_000}))

@@ -138,10 +138,11 @@ def _archive(name: str, data: bytes, password: str, allowance: Allowance, depth:
     if depth >= MOST_DEPTH:
         raise UnreadableError("rejected", f"lies {depth} archives deep, one more than is opened")
     n_members, n_refused, cut_off = 0, 0, ""
+    taken: set[str] = set()
     try:
         for member in _members(name, data, password, allowance):
             n_members += 1
-            path = f"{name}/{member.name.replace(chr(92), '/').lstrip('/')}"
+            path = _free_name(f"{name}/{member.name.replace(chr(92), '/').lstrip('/')}", taken)
             if member.data is None:
                 n_refused += 1
                 yield FileFound(path, member.status, member.reason, "", 0)
@@ -155,6 +156,17 @@ def _archive(name: str, data: bytes, password: str, allowance: Allowance, depth:
     problem = "; ".join(filter(None, (cut_off, refused)))
     status: Status = "partial" if problem else "ok" if n_members else "empty"
     yield FileFound(name, status, problem or f"holds {n_members} files", "", len(data))
+
+
+def _free_name(path: str, taken: set[str]) -> str:
+    """An archive may hold several files of one name."""
+    name, number = path, 1
+    while name in taken:
+        number += 1
+        stem, dot, suffix = path.rpartition(".")
+        name = f"{stem} ({number}){dot}{suffix}"
+    taken.add(name)
+    return name
 
 
 def _is_hidden(name: str) -> bool:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -88,7 +88,7 @@ class Worker:
             code = process.wait()
             self._release()
             if self._closed:
-                raise KeyboardInterrupt from None
+                raise CancelledError from None
             return [FileFound(name, "rejected", _why_it_died(code), "leave it out", path.lstat().st_size)]
         return found
 
@@ -107,6 +107,8 @@ class Worker:
                     pipe.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if self._closed:
+            raise CancelledError
         if self._process is None:
             command = [sys.executable, "-m", "metier.sources.formats.worker"]
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
