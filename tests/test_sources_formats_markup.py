@@ -86,14 +86,15 @@ def test_latex_keeps_the_body_with_its_formulas_and_counts_the_references():
 JATS = """<?xml version="1.0"?><!DOCTYPE article PUBLIC "x" "JATS.dtd"><article><front><journal-meta>No journal
 </journal-meta><article-meta><title-group><article-title>On <italic>valves</italic></article-title></title-group>
 <abstract><p>Short&nbsp;abstract.</p></abstract></article-meta></front><body><sec><title>Methods</title><p>We
-looked<xref>1</xref>.</p><table-wrap><table><tr><td>a</td><td>b</td></tr></table></table-wrap></sec></body><back>
+looked<xref>1</xref> at <alternatives><tex-math>$p$</tex-math><math>p</math></alternatives>.</p><ref-list><ref>R0</ref>
+</ref-list><table-wrap><table><tr><td>a</td><td>b</td></tr></table></table-wrap></sec></body><back>
 <ref-list><ref>R1</ref><ref>R2</ref></ref-list></back></article>"""
 
 
 def test_an_article_is_its_title_abstract_and_body():
     found = read_xml(JATS.encode())
-    assert text_of(found) == "On valves\n\nShort abstract.\n\nMethods\n\nWe looked1.\n\na | b"
-    assert found.removed == {"references": 2}
+    assert text_of(found) == "On valves\n\nShort abstract.\n\nMethods\n\nWe looked1 at p.\n\na | b"
+    assert found.removed == {"references": 3}
 
 
 def test_a_file_of_several_articles_gives_as_many_documents():

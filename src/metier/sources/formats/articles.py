@@ -11,20 +11,7 @@ from metier.sources.formats.packages import elements, local_name
 from metier.sources.formats.web import decode_page, read_html
 from metier.sources.text import clean_text
 
-LEFT_OUT = {
-    "ref-list",
-    "tex-math",
-    "xref-group",
-    "journal-meta",
-    "contrib-group",
-    "aff",
-    "permissions",
-    "object-id",
-    "article-id",
-    "counts",
-    "alternatives-graphic",
-    "table-wrap-foot",
-}
+LEFT_OUT = {"ref-list", "tex-math", "object-id"}  # tex-math stands beside the same formula in MathML
 BLOCKS = {
     "p",
     "title",
