@@ -14,7 +14,7 @@ FIELD = re.compile(r"^\s*:[\w -]+:(?: .*)?$")
 UNDERLINE = re.compile(r"^([=\-`:'\"~^_*+#<>.])\1{2,}\s*$")
 ROLE = re.compile(r":[\w:.+-]+:`~?!?([^`<]*?)(?:\s*<[^`>]*>)?`")
 LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?")
-REFERENCE = re.compile(r"`([^`]+)`__?(?!\w)|\b([\w.-]+\w)__?(?=[\s.,;:!?)])")
+REFERENCE = re.compile(r"`([^`]+)`__?(?!\w)|\b([\w.-]{1,80}\w)__?(?=[\s.,;:!?)])")
 LITERAL = re.compile(r"``(.+?)``")
 SUBSTITUTION = re.compile(r"\|([^|\s][^|\n]*?)\|_{0,2}")
 # The content of these is no text, or it is a list of other files.
