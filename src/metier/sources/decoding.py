@@ -2,6 +2,7 @@
 
 import codecs
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ MOST_CONTROLS = 0.01  # of the bytes: a text holds next to none
 WIDE_SHARE = 0.3  # of the bytes are NUL on one side, where UTF-16 holds Latin text
 LOOKED_AT = 1 << 20
 THOROUGHLY_LOOKED_AT = 1 << 16
+ASCII = string.printable.replace("\\", "").replace("~", "").encode()  # Japanese encodings have other signs there
 # Bytes that mean other letters in cp1250 than in cp1252; the rest of both is alike, which is what a detector sees.
 CENTRAL_EUROPEAN = re.compile(
     rb"[\x8c\x8d\x8f\x9c\x9d\x9f\xa3\xa5\xaa\xaf\xb3\xb9\xba\xbc\xbe\xbf\xc3\xc5\xc6\xc8"
@@ -146,15 +148,15 @@ def find_encoding(data: bytes) -> str:
     if found in ("cp1250", "iso8859-2", "iso8859_2") and len(CENTRAL_EUROPEAN.findall(data[:LOOKED_AT])) <= FEW:
         return "cp1252"
     known = not found.startswith(("utf", "ascii", "iso8859-1", "latin"))
-    return found if known and _is_codec(found) else "cp1252"
+    return found if known and _keeps_ascii(found) else "cp1252"
 
 
-def _is_codec(name: str) -> bool:
+def _keeps_ascii(name: str) -> bool:
+    """Is it an encoding that is known here, and in which English reads as it does everywhere (unlike EBCDIC)?"""
     try:
-        codecs.lookup(name)
-    except LookupError:
+        return ASCII.decode(name) == ASCII.decode()
+    except (LookupError, UnicodeDecodeError):
         return False
-    return True
 
 
 def mend_mojibake(text: str) -> tuple[str, int]:
