@@ -18,6 +18,7 @@ MARKS = (
 )
 NO_TEXT_CONTROLS = re.compile(rb"[\x01-\x06\x0e-\x1a\x1c-\x1f]")
 MOST_CONTROLS = 0.01  # of the bytes: a text holds next to none
+MOST_ODD = 0.1  # with NUL, of a text of a few bytes
 WIDE_SHARE = 0.3  # of the bytes are NUL on one side, where UTF-16 holds Latin text
 LOOKED_AT = 1 << 20
 THOROUGHLY_LOOKED_AT = 1 << 16
@@ -81,7 +82,12 @@ def decode(data: bytes) -> Decoded:
 def _require_text(data: bytes) -> None:
     start = data[:LOOKED_AT]
     n_controls = len(NO_TEXT_CONTROLS.findall(start))
-    if n_controls > max(FEW, MOST_CONTROLS * len(start)) or data.startswith((b"\x89PNG", b"PK\x03\x04", b"\x7fELF")):
+    many = n_controls > max(FEW, MOST_CONTROLS * len(start))
+    if (
+        many
+        or n_controls + start.count(0) > MOST_ODD * len(start)
+        or data.startswith((b"\x89PNG", b"PK\x03\x04", b"\x7fELF"))
+    ):
         first = NO_TEXT_CONTROLS.search(start)
         line = start.count(b"\n", 0, first.start() if first else 0) + 1
         raise UnreadableError(
