@@ -82,12 +82,8 @@ def decode(data: bytes) -> Decoded:
 def _require_text(data: bytes) -> None:
     start = data[:LOOKED_AT]
     n_controls = len(NO_TEXT_CONTROLS.findall(start))
-    many = n_controls > max(FEW, MOST_CONTROLS * len(start))
-    if (
-        many
-        or n_controls + start.count(0) > MOST_ODD * len(start)
-        or data.startswith((b"\x89PNG", b"PK\x03\x04", b"\x7fELF"))
-    ):
+    many = n_controls > max(FEW, MOST_CONTROLS * len(start)) or n_controls + start.count(0) > MOST_ODD * len(start)
+    if many or data.startswith((b"\x89PNG", b"PK\x03\x04", b"\x7fELF")):
         first = NO_TEXT_CONTROLS.search(start)
         line = start.count(b"\n", 0, first.start() if first else 0) + 1
         raise UnreadableError(
