@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 
 from metier.adapt import Training, adapt, settle
 from metier.errors import DataError, MetierError, ModelError, RunError
+from metier.evidence import measure
 from metier.evidence.arms import Arm
 from metier.evidence.measure import Before
 from metier.evidence.score import encode_items
@@ -27,6 +29,7 @@ from metier.sources import general
 from metier.sources.examples import Example
 from metier.sources.ledger import FileRead, Ledger
 from metier.sources.split import Split
+from metier.training import probe as probing
 from metier.training.loop import Trained
 from tiny import save_tiny, tiny_tokenizer
 
@@ -277,6 +280,38 @@ def test_the_same_seed_and_tokens_give_a_byte_identical_adapter(
     assert again.verdict["decision"] == "cannot_tell"
     assert "gain" not in again.results
     assert state(again.path) == "done"
+
+
+def test_a_run_that_looked_for_its_rate_is_the_run_at_that_rate(
+    model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged on the select half only; what it chose is in config.toml, and costs and choice are in the report."""
+    monkeypatch.setattr(probing, "FEWEST_STEPS", 2)
+    monkeypatch.setattr(probing, "MOST_STEPS", 2)
+    monkeypatch.setattr(probing, "MAX_SHARE", 9.0)
+    judged: list[str] = []
+    real = measure.Judge
+
+    def watched(reader: Any, held_out: Any, *others: Any) -> Any:
+        judged.extend(document.item for document in held_out)
+        return real(reader, held_out, *others)
+
+    monkeypatch.setattr(measure, "Judge", watched)
+    told = Told()
+    options = OPTIONS | {"step_tokens": 250}
+    run = adapt(str(rows), model=str(model), out=tmp_path / "looked", progress=told, **options)
+    facts = run.results["training"]
+    assert len(facts["lr_probe"]["tried"]) == 3
+    assert facts["lr_probe"]["chosen"] == facts["lr"] == from_toml((run.path / "config.toml").read_text()).lr
+    assert [s["step"] for s in read_jsonl(run.path / "metrics.jsonl")] == list(range(1, facts["steps"] + 1))
+    assert set(judged) == set(read_json(run.path / "splits.json")["select"])
+    assert read_json(run.path / "plan.json")["probe"]["steps"] == 2
+    assert [line for line in told.lines if line.startswith(f"learning rate {facts['lr']:g} by trying 3 for 2 steps")]
+    assert "3 rates tried for 2 steps" in re.sub(r"\s", " ", (run.path / "report.html").read_text(encoding="utf-8"))
+    given = adapt(str(rows), model=str(model), out=tmp_path / "given", lr=facts["lr"], **options)
+    assert "lr_probe" not in given.results["training"]
+    one, two = (r.path / "adapter" / "adapter_model.safetensors" for r in (run, given))
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_an_interrupt_while_training_leaves_a_readable_run(model: Path, rows: Path, tmp_path: Path) -> None:

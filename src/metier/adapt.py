@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,8 +31,9 @@ from metier.sources.shown import found_lines
 from metier.sources.split import Split, split_corpus
 from metier.training.loop import StepMetrics, Trained, train
 from metier.training.plan import Plan
+from metier.training.probe import Probed, probe
 from metier.training.replay import replay_documents
-from metier.training.stream import field_documents, steps
+from metier.training.stream import Step, field_documents, steps
 
 
 def adapt(
@@ -80,7 +81,7 @@ def adapt(
             **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
             "model": conclude.model_facts(subject.base, subject.reader.model),
             "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
-            "training": conclude.training_facts(field.trained, planned, field.probe),
+            "training": conclude.training_facts(field.trained, planned, field.probe, field.rate),
             "cost": conclude.cost(field.trained, before.seconds + after.seconds, time.monotonic() - started),
         }
         write_json(run.results, results)
@@ -143,11 +144,16 @@ def _try_status(run: RunFolder, state: str, reason: str) -> None:
 
 
 def write_beginning(run: RunFolder, settings: Settings, corpus: Corpus, split: Split, planned: Plan) -> None:
-    write_text(run.config, to_toml(replace(settings, lr=planned.lr, threads=torch.get_num_threads())))
+    write_config(run, settings, planned.lr)
     write_json(run.plan, asdict(planned))
     write_json(run.environment, environment())
     write_json(run.splits, split.as_json())
     write_json(run.ledger, corpus.ledger.as_json())
+
+
+def write_config(run: RunFolder, settings: Settings, lr: float) -> None:
+    """The settings as they were resolved: with them the same run is made again, without looking for a rate."""
+    write_text(run.config, to_toml(replace(settings, lr=lr, threads=torch.get_num_threads())))
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ class Training:
     trained: Trained
     probe: dict[str, float]
     too_long: frozenset[str]  # rows whose prompt alone fills the window
+    rate: Probed | None = None  # how the learning rate was found, where it was looked for
 
 
 def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer]) -> Training:
@@ -174,12 +181,11 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
             too_long.add(example.id)
         return documents
 
-    probe = measure.Probe(encoder, split.select)
-    nll_before = probe.nll_per_token(reader, settings.pack_tokens)
+    moved_on = measure.Probe(encoder, split.select)
+    nll_before = moved_on.nll_per_token(reader, settings.pack_tokens)
     field = field_documents(split.train, encode, settings.seed)
     stream = steps(field, replay_documents(encoder, replay), planned.replay_share, planned.step_tokens)
     log = MetricsLog(subject.run.metrics)
-    say.begin("training", planned.train_tokens)
     done = 0
 
     def on_step(metrics: StepMetrics) -> None:
@@ -190,7 +196,12 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
 
     try:
         with StopAfterStep(say.say) as stop:
-            trained = train(reader, stream, planned.steps, planned.lr, settings.pack_tokens, on_step, stop.requested)
+            rate = find_rate(subject, split, planned, stream, stop.requested)
+            begun, lr = (rate.begun, rate.lr) if rate else (None, planned.lr)
+            say.begin("training", planned.train_tokens)
+            for metrics in rate.metrics if rate else ():
+                on_step(metrics)
+            trained = train(reader, stream, planned.steps, lr, settings.pack_tokens, on_step, stop.requested, begun)
     finally:
         log.close()
         say.end()
@@ -199,9 +210,34 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
             f"{settings.data[0]} gives no supervised tokens: the prompts of {len(too_long)} rows fill the model's "
             "window; shorten them."
         )
-    nll_after = probe.nll_per_token(reader, settings.pack_tokens)
-    moved = {"n_rows": probe.n_rows, "nll_before": nll_before, "nll_after": nll_after}
-    return Training(trained, moved, frozenset(too_long))
+    nll_after = moved_on.nll_per_token(reader, settings.pack_tokens)
+    moved = {"n_rows": moved_on.n_rows, "nll_before": nll_before, "nll_after": nll_after}
+    return Training(trained, moved, frozenset(too_long), rate)
+
+
+def find_rate(
+    subject: Subject, split: Split, planned: Plan, stream: Iterator[Step], should_stop: Callable[[], bool]
+) -> Probed | None:
+    """Try the planned learning rates on the first steps of `stream`, and write the chosen one to config.toml; None
+    where nothing is tried."""
+    settings, say = subject.settings, subject.say
+    judge = measure.probe_judge(subject, split.select) if planned.probe else None
+    if not planned.probe or not judge:
+        return None
+    say.begin("trying learning rates", len(planned.probe.rates) * planned.probe.steps * planned.step_tokens)
+    done = 0
+
+    def on_step(metrics: StepMetrics) -> None:
+        nonlocal done
+        done += metrics.tokens
+        say.advance(done, f"{metrics.lr:.2g}: loss {metrics.loss:.3f}")
+
+    pack_tokens = settings.pack_tokens
+    found = probe(subject.reader, stream, planned.probe, planned.steps, pack_tokens, judge, on_step, should_stop)
+    if not found.begun.done.interrupted:
+        say.say(found.line())
+    write_config(subject.run, settings, found.lr)
+    return found
 
 
 def save_adapter(subject: Subject) -> None:

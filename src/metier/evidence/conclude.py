@@ -18,6 +18,7 @@ from metier.sources.read import Corpus
 from metier.sources.split import Split, Unit
 from metier.training.loop import Trained
 from metier.training.plan import Plan
+from metier.training.probe import Probed
 
 SCHEMA = 1
 NOT_MEASURED = {
@@ -78,11 +79,14 @@ def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any
     }
 
 
-def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> dict[str, Any]:
+def training_facts(
+    trained: Trained, planned: Plan, probe: dict[str, float], rate: Probed | None = None
+) -> dict[str, Any]:
+    """probe: what moved on held-out rows. rate: how the learning rate was found, where it was looked for."""
     return {
         "steps": trained.n_steps,
         "epochs": round(planned.epochs * trained.n_tokens / planned.train_tokens, 4),
-        "lr": planned.lr,
+        "lr": rate.lr if rate else planned.lr,
         "tokens": trained.n_tokens,
         "supervised_tokens": trained.n_supervised,
         "replay_share": trained.n_replay_tokens / trained.n_tokens,
@@ -90,6 +94,7 @@ def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> 
         "seconds": trained.seconds,
         "interrupted": trained.interrupted,
         "probe": probe,
+        **({"lr_probe": rate.as_json()} if rate else {}),
     }
 
 

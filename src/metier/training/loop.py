@@ -59,6 +59,21 @@ class Trained:
         return dict(total)
 
 
+@dataclass
+class Begun:
+    """A run that the loop takes over: its optimizer, and what it has done so far."""
+
+    optimizer: torch.optim.Optimizer
+    done: Trained
+
+
+def begin(reader: PackReader, peak_lr: float) -> Begun:
+    """A run before its first step, over the parameters of `reader.model` that require a gradient."""
+    parameters = [p for p in reader.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=peak_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    return Begun(optimizer, Trained())
+
+
 def train(
     reader: PackReader,
     steps: Iterator[Step],
@@ -67,21 +82,23 @@ def train(
     pack_tokens: int,
     on_step: Callable[[StepMetrics], None],
     should_stop: Callable[[], bool] = lambda: False,
+    begun: Begun | None = None,
 ) -> Trained:
     """Train the parameters of `reader.model` that require a gradient for `n_steps` steps, or until the data ends.
 
-    `should_stop` is asked after each step; the weights are always those of a whole step.
+    With `begun`, its steps are the first of the `n_steps` and `steps` brings the others; one that was interrupted
+    stays as it is. `should_stop` is asked after each step; the weights are always those of a whole step.
 
     Raises:
         DataError: a step without a supervised token.
         DivergedError: a loss or a gradient norm that is not finite; the message names the rows.
     """
-    parameters = [p for p in reader.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=peak_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
-    done = Trained()
+    begun = begun or begin(reader, peak_lr)
+    optimizer, done = begun.optimizer, begun.done
+    n_left = 0 if done.interrupted else n_steps - done.n_steps
     reader.model.train()
     try:
-        for number, step in enumerate(islice(steps, n_steps)):
+        for number, step in enumerate(islice(steps, n_left), done.n_steps):
             started = time.perf_counter()
             lr = lr_at(number, n_steps, peak_lr)
             for group in optimizer.param_groups:
