@@ -72,7 +72,7 @@ class Judge:
         self.base = [self._log_probabilities(d) for d in general]
         self.base_bits = self._field_bits()
         self.seconds = time.perf_counter() - started
-        self.n_readings = 1
+        self.tokens_read = self.n_tokens
 
     def __call__(self) -> tuple[float, float]:
         """(bits per byte of the held-out rows, KL(base || now) in bits per byte of the general answers)."""
@@ -84,7 +84,7 @@ class Judge:
             n += len(base)
         field = self._field_bits()
         self.seconds += time.perf_counter() - started
-        self.n_readings += 1
+        self.tokens_read += self.n_tokens
         return field, _ratio(kl, n) / math.log(2) * self.tokens_per_byte
 
     def _field_bits(self) -> float:
@@ -209,15 +209,8 @@ def probe(
     _, winner, begun, metrics, weights = best
     _restore(parameters, weights)
     begun.done.interrupted = stopped
-    return Probed(
-        winner.lr,
-        tuple(tried),
-        begun,
-        tuple(metrics),
-        judge.base_bits,
-        judge.n_tokens * judge.n_readings,
-        judge.seconds,
-    )
+    tokens, seconds = judge.tokens_read, judge.seconds
+    return Probed(winner.lr, tuple(tried), begun, tuple(metrics), judge.base_bits, tokens, seconds)
 
 
 def _tried(lr: float, done: Trained, judged: tuple[float, float] | None) -> Tried:
