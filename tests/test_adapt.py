@@ -174,7 +174,9 @@ def test_the_results_have_the_keys_that_other_programs_rely_on(finished: Run) ->
 def test_the_numbers_of_the_results_agree_with_the_files_beside_them(finished: Run, model: Path) -> None:
     results = finished.results
     steps = list(read_jsonl(finished.path / "metrics.jsonl"))
-    assert results["training"]["steps"] == len(steps) == read_json(finished.path / "plan.json")["steps"]
+    planned = read_json(finished.path / "plan.json")
+    assert results["training"]["steps"] == len(steps) == planned["steps"]
+    assert planned["threads"]["n"] == from_toml((finished.path / "config.toml").read_text()).threads == 1
     assert results["training"]["tokens"] == sum(s["tokens"] for s in steps) == results["data"]["train_tokens"]
     assert results["training"]["replay_tokens"] == sum(s["replay_tokens"] for s in steps) > 0
     assert {"step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens", "tokens_per_s", "seconds"} <= set(
@@ -367,6 +369,17 @@ def test_a_mistake_before_training_leaves_no_folder(
     with pytest.raises(error):
         adapt(data or str(rows), out=tmp_path / "run", **{"model": str(model), **OPTIONS, **options})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_the_memory_is_refused_before_it_is_loaded(
+    model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metier.adapt.free_bytes", lambda: 1_000_000)
+    monkeypatch.setattr("metier.adapt.load_base", lambda name: pytest.fail(f"{name} was loaded"))
+    out = tmp_path / "run"
+    with pytest.raises(ModelError, match=r"needs about 0\.1 GB to train packs of 250 tokens, and 0\.0 GB are free"):
+        adapt(str(rows), model=str(model), out=out, **OPTIONS)
+    assert not out.exists()
 
 
 def test_a_full_disk_while_training_fails_the_run_in_one_sentence(

@@ -63,6 +63,18 @@ def test_a_neighbour_who_comes_and_goes_counts_by_how_long_he_stays() -> None:
     assert fit_threads(work=work, clock=machine.clock, usable=2).n == 1
 
 
+def test_a_number_that_is_hopeless_is_tried_once() -> None:
+    machine, tried = Machine(n1=1.0, n2=100.0), list[int]()
+
+    def work() -> None:
+        tried.append(torch.get_num_threads())
+        machine.work()
+
+    assert fit_threads(work=work, clock=machine.clock, usable=2).n == 1
+    assert tried.count(2) == 2  # once to wake the threads
+    assert tried.count(1) == 2 * threads.ROUNDS
+
+
 def test_a_number_that_is_given_is_set_without_a_try() -> None:
     found = fit_threads(given=1, usable=8, work=lambda: pytest.fail("tried"))
     assert (found.n, torch.get_num_threads(), found.line()) == (1, 1, "")

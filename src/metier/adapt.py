@@ -17,9 +17,12 @@ from metier.evidence.measure import Before, Subject
 from metier.interrupts import StopAfterStep
 from metier.models.adapters import add_lora, keep_memory
 from metier.models.encoding import Encoded, Encoder
+from metier.models.fit import require_room, sizes_of
 from metier.models.generate import Answer
-from metier.models.load import load_base
+from metier.models.load import load_base, read_config
+from metier.models.machine import free_bytes
 from metier.models.packing import PackReader
+from metier.models.threads import fit_threads
 from metier.progress import Progress, Silent
 from metier.results import Run
 from metier.runs import MetricsLog, RunFolder, default_folder, environment, write_json, write_text
@@ -59,13 +62,17 @@ def adapt(
     run = RunFolder(out or default_folder(settings.data[0]))
     run.require_free()
     corpus, split = read_data(settings, say)
+    # Given tokens must give the same adapter whatever else the machine does.
+    threads = fit_threads(settings.threads, fixed=bool(settings.tokens))
+    if line := threads.line():
+        say.say(line)
     subject = prepare(settings, run, say)
     measure.require_renderable(subject.encoder, corpus.examples)
     planned = measure.make_plan(subject.base, subject.reader, split, settings, started)
     for line in measure.plan_lines(planned):
         say.say(line)
     with recorded(run):
-        write_beginning(run, settings, corpus, split, planned)
+        write_beginning(run, settings, corpus, split, {**asdict(planned), "threads": asdict(threads)})
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay_requests)
         field = train_field(subject, split, planned, before.replay)
         save_adapter(subject)
@@ -104,9 +111,9 @@ def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
 
 def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
     """Load the model and put LoRA on it; the base's weights stay as they are."""
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     keep_memory()
+    sizes = sizes_of(read_config(settings.model), settings.r)
+    require_room(settings.model, sizes, settings.pack_tokens, settings.method, free_bytes())
     base = load_base(settings.model)
     if not base.encoder.has_own_template:
         say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
@@ -143,9 +150,11 @@ def _try_status(run: RunFolder, state: str, reason: str) -> None:
         return
 
 
-def write_beginning(run: RunFolder, settings: Settings, corpus: Corpus, split: Split, planned: Plan) -> None:
-    write_config(run, settings, planned.lr)
-    write_json(run.plan, asdict(planned))
+def write_beginning(
+    run: RunFolder, settings: Settings, corpus: Corpus, split: Split, planned: Mapping[str, Any]
+) -> None:
+    write_config(run, settings, planned["lr"])
+    write_json(run.plan, planned)
     write_json(run.environment, environment())
     write_json(run.splits, split.as_json())
     write_json(run.ledger, corpus.ledger.as_json())

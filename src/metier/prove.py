@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from metier.adapt import recorded
 from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, measure
@@ -15,6 +13,7 @@ from metier.evidence.measure import Subject
 from metier.models.adapters import keep_memory, load_adapter
 from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
+from metier.models.threads import fit_threads
 from metier.progress import Progress, Silent
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
@@ -87,8 +86,8 @@ def _load(
     settings: Settings, run: RunFolder, say: Progress, adapter: str | Path | None, model: str | None
 ) -> tuple[Subject, PackReader]:
     """The base, and what reads with the model to be proved: the same weights with an adapter, or weights of its own."""
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    if line := fit_threads(settings.threads).line():
+        say.say(line)
     keep_memory()
     base = load_base(settings.model)
     base.model.requires_grad_(False)  # nothing is trained here, so no speed of training is measured

@@ -40,7 +40,7 @@ class Settings:
     held_out: float = _setting(0.1, "share of the documents held out, half to choose on and half to test on")
     evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
-    threads: int = _setting(0, "processor threads (0: as many as there are cores)")
+    threads: int = _setting(0, "processor threads (0: those that are fastest now; with --tokens all that may be used)")
     fields: Mapping[str, str] = _setting_of(dict, "part of a row → the field that holds it, where names are unusual")
     skip_bad_rows: bool = _setting(False, "count rows that cannot be read, and go on")
 

@@ -11,6 +11,7 @@ from metier.models.machine import usable_cores
 # One try: about a block of a small model on 256 tokens, forward and backward; 10 ms on a free core.
 TOKENS, WIDTH, PRODUCTS = 256, 576, 8
 ROUNDS = 6  # the numbers of threads in turn, so that a neighbour who comes and goes meets them all
+HOPELESS = 3.0  # times the fastest: not tried again, since a try may take seconds on a crowded core
 WORTH = 0.95  # more threads are taken when they need less than this share of the time
 
 
@@ -68,15 +69,16 @@ def fastest(seconds: dict[int, float]) -> int:
 
 def _tried(numbers: Sequence[int], work: Callable[[], object], clock: Callable[[], float]) -> dict[int, float]:
     """Mean seconds: with a busy neighbour the best of several would be the one time that he was away."""
-    total = dict.fromkeys(numbers, 0.0)
+    taken: dict[int, list[float]] = {n: [] for n in numbers}
     for _ in range(ROUNDS):
-        for n in numbers:
+        best = min(map(sum, taken.values()))
+        for n in [n for n in numbers if sum(taken[n]) <= HOPELESS * best]:
             torch.set_num_threads(n)
             work()  # wakes the threads
             started = clock()
             work()
-            total[n] += clock() - started
-    return {n: seconds / ROUNDS for n, seconds in total.items()}
+            taken[n].append(clock() - started)
+    return {n: sum(seconds) / len(seconds) for n, seconds in taken.items()}
 
 
 def _block() -> Callable[[], object]:
