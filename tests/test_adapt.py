@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -374,8 +375,9 @@ def test_a_mistake_before_training_leaves_no_folder(
 def test_what_does_not_fit_the_memory_is_refused_before_it_is_loaded(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metier.adapt.free_bytes", lambda: 1_000_000)
-    monkeypatch.setattr("metier.adapt.load_base", lambda name: pytest.fail(f"{name} was loaded"))
+    main_path = sys.modules["metier.adapt"]  # the package has the function under this name
+    monkeypatch.setattr(main_path, "free_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(main_path, "load_base", lambda name: pytest.fail(f"{name} was loaded"))
     out = tmp_path / "run"
     with pytest.raises(ModelError, match=r"needs about 0\.1 GB to train packs of 250 tokens, and 0\.0 GB are free"):
         adapt(str(rows), model=str(model), out=out, **OPTIONS)
