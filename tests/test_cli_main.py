@@ -44,7 +44,8 @@ def test_no_argument_is_answered_with_help() -> None:
     ("arguments", "said"),
     [
         (["adpt"], "Did you mean 'adapt'?"),
-        (["adapt"], "Missing argument 'DATA'."),
+        (["adapt"], "no data: name a file, a folder or a pack."),
+        (["check"], "Missing argument 'DATA'."),
         (["adapt", "x", "--minuts", "3"], "No such option: --minuts"),
         (["adapt", "x", "--minutes", "many"], "--minutes"),
         (["adapt", "x", "--minutes", "0"], "--minutes 0: give a positive number of minutes."),

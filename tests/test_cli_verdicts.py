@@ -184,12 +184,12 @@ def test_ctrl_c_while_training_keeps_the_adapter_and_says_how_to_go_on(
     shown = adapt("--out", "run-stopped")
     assert (shown.code, shown.out) == (130, "")
     assert "Stopping after this step" in shown.err
-    assert "run-stopped holds the adapter after 1 steps and no verdict" in shown.complaint
-    assert "`metier prove --base model --adapter run-stopped/adapter --domain DATA`" in shown.complaint
+    assert "run-stopped holds everything up to step 1, and the adapter as it was then" in shown.complaint
+    assert shown.complaint.endswith("go on with `metier adapt --resume run-stopped`.")
     assert read_json(room / "run-stopped" / "status.json")["state"] == "interrupted"
 
 
-def test_ctrl_c_before_training_says_that_there_is_no_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_before_training_says_that_nothing_was_trained_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from metier import evidence
 
     def interrupt(*_: object) -> None:
@@ -198,7 +198,8 @@ def test_ctrl_c_before_training_says_that_there_is_no_adapter(monkeypatch: pytes
     monkeypatch.setattr(evidence.measure, "base_arm", interrupt)
     shown = adapt("--out", "run-early")
     assert shown.code == 130
-    assert "run-early holds no adapter yet: remove it" in shown.complaint
+    assert "run-early holds nothing that was trained yet" in shown.complaint
+    assert shown.complaint.endswith("go on with `metier adapt --resume run-early`.")
 
 
 @pytest.mark.usefixtures("adapted")

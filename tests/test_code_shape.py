@@ -16,7 +16,7 @@ LAYERS = (
     ("training",),
     ("evidence",),
     ("report",),
-    ("results", "interrupts", "bench", "check"),
+    ("results", "interrupts", "origin", "bench", "check"),
     ("adapt",),
     ("prove",),
     ("cli",),

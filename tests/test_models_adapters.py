@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from metier.errors import ModelError
-from metier.models.adapters import add_lora, disabled, fuse, load_adapter, weights_moved
+from metier.models.adapters import add_lora, disabled, load_adapter, weights_moved
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, pack
+from metier.models.replace import replace_forwards
 from tiny import FAMILIES, document, documents, random_ids, tiny_model
 
 IDS = torch.tensor([random_ids(17, 5)])
@@ -55,19 +55,33 @@ def plain_nll(model: PeftModel, rows: list[Encoded]) -> Tensor:
     return torch.stack(losses).sum()
 
 
+SHARED = random_ids(11, 9)
+MIXED = [
+    document(random_ids(19, 1), "a", n_prompt=8),
+    *(
+        document((*SHARED, *random_ids(n, n)), f"s{n}", n_prompt=n_prompt)
+        for n, n_prompt in ((6, 12), (1, 11), (9, 15))
+    ),
+    *documents(7, 15, seed=2),
+    document(random_ids(400, 4), "long", n_prompt=3),
+]
+"""Alone, behind one stem, and longer than one block of attention."""
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_of_the_fast_path_equal_those_of_the_plain_path(family: str) -> None:
-    rows = [document(random_ids(19, 1), "a", n_prompt=8), *documents(7, 15, seed=2)]
     fast = adapted(family)
     reader = PackReader(fast)
     assert reader.why_plain == ""
-    nll = reader.summed_nll(pack(rows))
+    batch = pack(MIXED)
+    assert len(SHARED) in {segment[0] for segment in batch.segments if len(segment) == 4}
+    nll = reader.summed_nll(batch)
     nll.backward()
 
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
     plain = get_peft_model(tiny_model(family, attention="eager"), config)
     plain.load_state_dict(fast.state_dict())
-    expected = plain_nll(plain, rows)
+    expected = plain_nll(plain, MIXED)
     expected.backward()
 
     torch.testing.assert_close(nll, expected, rtol=1e-5, atol=0)
@@ -77,20 +91,52 @@ def test_loss_and_gradients_of_the_fast_path_equal_those_of_the_plain_path(famil
         assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
+def n_replaced(model: nn.Module, *kinds: str) -> int:
+    return sum("forward" in vars(module) for module in model.modules() if type(module).__name__ in kinds)
+
+
 @pytest.mark.parametrize(
-    ("family", "n_fused"), [("llama", 14), ("qwen3", 14), ("mistral", 14), ("gemma3", 14), ("gpt2", 0)]
+    ("family", "replaced"),
+    [
+        ("llama", {"Linear": 14, "LlamaMLP": 2, "LlamaAttention": 2, "LlamaRMSNorm": 5}),
+        ("qwen3", {"Linear": 14, "Qwen3MLP": 2, "Qwen3Attention": 0, "Qwen3RMSNorm": 9}),
+        ("mistral", {"Linear": 14, "MistralMLP": 2, "MistralAttention": 2, "MistralRMSNorm": 5}),
+        ("gemma3", {"Linear": 14, "Gemma3MLP": 2, "Gemma3Attention": 0, "Gemma3RMSNorm": 13}),
+        ("phi3", {"Linear": 8, "Phi3MLP": 0, "Phi3Attention": 0, "Phi3RMSNorm": 5}),
+        ("gpt2", {"Linear": 0}),
+        ("gpt_neox", {"Linear": 8}),
+    ],
 )
-def test_every_plain_lora_layer_is_fused_and_transposed_ones_keep_pefts_forward(family: str, n_fused: int) -> None:
+def test_what_is_written_out_is_replaced_and_everything_else_keeps_its_own_forward(
+    family: str, replaced: dict[str, int]
+) -> None:
     model = add_lora(tiny_model(family), r=4, alpha=8, seed=0)
-    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
-    assert fuse(model) == n_fused
-    assert len(layers) == (n_fused or 8)
+    assert {kind: n_replaced(model, kind) for kind in replaced} == replaced
 
 
 @pytest.mark.parametrize("change", [{"use_dora": True}, {"lora_dropout": 0.1}])
-def test_a_lora_that_computes_something_else_is_not_fused(change: dict[str, Any]) -> None:
+def test_a_lora_that_computes_something_else_is_not_replaced(change: dict[str, Any]) -> None:
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **change)
-    assert fuse(get_peft_model(tiny_model(), config)) == 0
+    model = get_peft_model(tiny_model(), config)
+    ids = torch.tensor([random_ids(9, 0)])
+    torch.manual_seed(0)
+    expected = model(input_ids=ids).logits
+    replace_forwards(model)
+    assert n_replaced(model, "Linear") == 0
+    torch.manual_seed(0)
+    torch.testing.assert_close(model(input_ids=ids).logits, expected)
+
+
+def test_a_class_that_computes_something_else_than_its_name_says_keeps_its_forward() -> None:
+    class LlamaRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.variance_epsilon = nn.Parameter(torch.ones(8), requires_grad=False), 1e-6
+
+        def forward(self, hidden_states: Tensor) -> Tensor:
+            return 2 * hidden_states
+
+    assert replace_forwards(LlamaRMSNorm()) == frozenset()
 
 
 def test_a_fused_layer_with_a_bias_equals_pefts() -> None:
@@ -113,7 +159,7 @@ def test_a_fused_layer_with_a_bias_equals_pefts() -> None:
     wanted, wanted_x = gradients(model), x.grad.clone()
     model.zero_grad()
     x.grad = None
-    assert fuse(model) == 2
+    assert replace_forwards(model) == {"Linear"}
     found = model(x).square().sum()
     found.backward()
     torch.testing.assert_close(found, expected)
@@ -137,15 +183,16 @@ def test_only_adapter_weights_get_gradients() -> None:
 
 
 def test_a_switched_off_adapter_is_the_base_exactly_and_comes_back() -> None:
-    model = adapted()
-    before, base = logits(model), logits(tiny_model())
+    model, same_functions = adapted(), tiny_model()
+    replace_forwards(same_functions)
+    before, base = logits(model), logits(same_functions)
+    torch.testing.assert_close(base, logits(tiny_model()))
     with disabled(model):
         assert torch.equal(logits(model), base)
     assert torch.equal(logits(model), before)
     assert not torch.allclose(before, base)
-    plain = tiny_model()
-    with disabled(plain):
-        assert torch.equal(logits(plain), base)
+    with disabled(same_functions):
+        assert torch.equal(logits(same_functions), base)
 
 
 def test_the_seed_fixes_the_adapter() -> None:
@@ -176,7 +223,7 @@ def test_dial_zero_is_the_base_and_half_the_dial_is_half_the_update(tmp_path: Pa
 def test_a_loaded_adapter_is_fused_and_in_eval_mode(tmp_path: Path) -> None:
     adapted().save_pretrained(tmp_path)
     loaded = load_adapter(tiny_model(), tmp_path)
-    assert fuse(loaded) == 14
+    assert n_replaced(loaded, "Linear") == 14
     assert not loaded.training
 
 

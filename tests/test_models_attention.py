@@ -9,9 +9,22 @@ from metier.models import attention
 from tiny import tiny_model
 
 
-def test_a_branch_sees_the_stem_and_its_own_past_only() -> None:
-    allowed = attention.branch_mask((2, 1, 2)).int().tolist()
-    assert allowed == [
+def seen(segment: attention.Segment, sliding_window: int | None = None) -> list[list[int]]:
+    """Row i: 1 where position i sees position j."""
+    rows = []
+    for block in attention.blocks_of([segment]):
+        keys = [*range(block.stem.start, block.stem.stop), *range(block.document, block.last)]
+        mask = attention.block_mask(block, sliding_window, torch.zeros(()))
+        for row in mask.isfinite().tolist():
+            sees = {key for key, allowed in zip(keys, row, strict=True) if allowed}
+            rows.append([int(j in sees) for j in range(sum(segment))])
+    return rows
+
+
+@pytest.mark.parametrize("rows", [1, 2, 192])
+def test_a_branch_sees_the_stem_and_its_own_past_only(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "ROWS", rows)
+    assert seen((2, 1, 2)) == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
@@ -20,10 +33,13 @@ def test_a_branch_sees_the_stem_and_its_own_past_only() -> None:
     ]
 
 
-def test_a_sliding_window_is_measured_from_a_branchs_place_behind_the_stem() -> None:
+@pytest.mark.parametrize("rows", [1, 2, 192])
+def test_a_sliding_window_is_measured_from_a_branchs_place_behind_the_stem(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With two positions of stem and a window of two, the first token of either branch still sees the stem's last."""
-    near = (attention.branch_mask((2, 1, 2)) & attention.window_mask((2, 1, 2), 2)).int().tolist()
-    assert near == [
+    monkeypatch.setattr(attention, "ROWS", rows)
+    assert seen((2, 1, 2), sliding_window=2) == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [0, 1, 1, 0, 0],
@@ -46,7 +62,7 @@ def test_outside_a_pack_a_padded_batch_is_read_as_by_transformers_own_attention(
 def test_the_segments_are_forgotten_after_the_pack_even_when_reading_it_fails() -> None:
     with pytest.raises(ZeroDivisionError), attention.packed([(3,)]):
         raise ZeroDivisionError
-    assert attention._segments.get() is None
+    assert attention.current_blocks() is None
 
 
 def test_an_attention_with_terms_that_packs_lack_is_refused() -> None:

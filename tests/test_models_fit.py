@@ -135,7 +135,7 @@ from metier.models.adapters import add_lora, keep_memory
 from metier.models.encoding import Encoded, Loss
 from metier.models.load import load_base
 from metier.models.packing import PackReader
-from metier.training.loop import begin, train_step
+from metier.training.loop import Recipe, begin, train_step
 from metier.training.stream import Step
 n = int(sys.argv[1])
 keep_memory()
@@ -143,7 +143,7 @@ reader = PackReader(add_lora(load_base("smollm2-135m-instruct").model, 16, 32, 0
 reader.model.train()
 kinds = (*[Loss.NONE] * 30, *[Loss.TEXT] * 98)
 rows = tuple(Encoded(str(i), tuple(range(100, 228)), kinds, 300) for i in range(n // 128))
-optimizer = begin(reader, 1e-4).optimizer
+optimizer = begin(reader, Recipe(2, 1e-4, n)).optimizer
 for _ in range(2):
     train_step(reader, optimizer, Step(rows, n, 0, 0), n)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -35,7 +35,7 @@ def test_the_chunked_loss_and_its_gradient_equal_full_cross_entropy(
     chosen = bias if with_bias else None
     ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
     found, expected = (
-        loss.summed_nll(ours, weight, chosen, labels, softcap),
+        loss.summed_nll(ours, weight, chosen, labels, softcap)[0],
         full(theirs, weight, chosen, labels, softcap),
     )
     (found / 7).backward()
@@ -50,12 +50,12 @@ def test_the_gradient_is_the_slope_of_the_loss(softcap: float) -> None:
     """By central differences along random directions; the loss is a float32, so the steps are wide."""
     hidden, weight, bias, labels = values()
     hidden.requires_grad_()
-    loss.summed_nll(hidden, weight, bias, labels, softcap).backward()
+    loss.summed_nll(hidden, weight, bias, labels, softcap)[0].backward()
     for seed in range(5):
         direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             above, below = (
-                loss.summed_nll(hidden + sign * 1e-2 * direction, weight, bias, labels, softcap) for sign in (1, -1)
+                loss.summed_nll(hidden + sign * 1e-2 * direction, weight, bias, labels, softcap)[0] for sign in (1, -1)
             )
         slope = (above - below) / 2e-2
         torch.testing.assert_close((hidden.grad * direction).sum(), slope, rtol=2e-3, atol=2e-2)
@@ -69,5 +69,5 @@ def test_one_chunk_stays_within_its_bytes_and_holds_at_least_one_row() -> None:
 def test_no_labels_cost_nothing() -> None:
     hidden, weight, _, _ = values()
     nothing = torch.zeros(0, dtype=torch.long)
-    assert loss.summed_nll(hidden[:0], weight, None, nothing).item() == 0
+    assert loss.summed_nll(hidden[:0], weight, None, nothing)[0].item() == 0
     assert loss.token_nll(hidden[:0], weight, None, nothing).shape == (0,)

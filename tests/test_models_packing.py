@@ -147,6 +147,48 @@ def test_a_pack_has_no_padding_and_positions_restart_in_each_document() -> None:
     assert batch.segments == ((3,), (2,), (4,))
 
 
+OPENING = tuple(range(100, 112))
+
+
+def opened(*rest: int, item: str = "d", n_prompt: int = 14) -> Encoded:
+    return document((*OPENING, *rest), item, n_prompt)
+
+
+def test_what_all_documents_begin_with_stands_in_the_pack_once() -> None:
+    batch = pack([opened(1, 2, 3, item="a"), document((5, 6)), opened(4, 2, 3, 7, item="b")])
+    assert batch.input_ids.tolist() == [[*OPENING, 1, 2, 3, 4, 2, 3, 7, 5, 6]]
+    assert batch.position_ids.tolist() == [[*range(12), 12, 13, 14, 12, 13, 14, 15, 0, 1]]
+    assert batch.segments == ((12, 3, 4), (2,))
+    assert batch.items == ("a", "b", "d")
+    assert batch.labels.tolist() == [3, 3, 7, 6]
+    assert batch.owners.tolist() == [0, 1, 1, 2]
+
+
+def test_a_token_with_loss_is_never_shared_and_every_document_keeps_one_of_its_own() -> None:
+    rows = [opened(1, 2, item="a", n_prompt=9), opened(1, 2, item="b", n_prompt=13)]
+    batch = pack(rows)
+    assert batch.segments == ((9, 5, 5),)
+    assert batch.labels.tolist() == [*OPENING[9:], 1, 2, 2]
+    prompts_alone = pack([document(OPENING, n_prompt=12), document(OPENING, n_prompt=12)])
+    assert prompts_alone.segments == ((11, 1, 1),)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_document_behind_a_shared_stem_scores_as_it_does_alone(family: str) -> None:
+    rows = [opened(1, 2, 3, 4, item="a"), opened(9, 8, 7, item="b", n_prompt=12), opened(3, 3, item="c", n_prompt=13)]
+    found = PackReader(tiny_model(family)).token_nll(pack(rows))
+    reference = tiny_model(family, attention="eager")
+    expected = [alone(reference, row.ids)[row.n_before_loss - 1 :] for row in rows]
+    torch.testing.assert_close(found, torch.cat(expected), **CLOSE)
+
+
+def test_packs_are_filled_by_the_tokens_that_are_computed() -> None:
+    rows = [opened(i, 2, 3, item=f"d{i}") for i in range(6)]
+    packs = list(packs_of(rows, 12 + 4 * 3))
+    assert [p.items for p in packs] == [("d0", "d1", "d2", "d3"), ("d4", "d5")]
+    assert [p.n_tokens for p in packs] == [24, 18]
+
+
 def test_labels_are_the_supervised_tokens_and_predictors_stand_right_before_them() -> None:
     prompted = document((10, 11, 12, 13, 14), n_prompt=3, ends=True)
     batch = pack([prompted, document((20, 21))])

@@ -9,7 +9,7 @@ import pytest
 
 from metier import runs
 from metier.errors import RunError
-from metier.runs import MetricsLog, RunFolder, environment, read_json, read_jsonl, write_json, write_jsonl, write_text
+from metier.runs import RunFolder, StepLog, environment, read_json, read_jsonl, write_json, write_jsonl, write_text
 
 
 def no_space(*_: object, **__: object) -> None:
@@ -84,7 +84,7 @@ def test_a_last_line_cut_by_a_crash_is_left_out(tmp_path: Path) -> None:
 
 
 def test_every_step_is_on_the_disk_before_the_next(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log = StepLog(tmp_path / "metrics.jsonl")
     for step in (1, 2):
         log.write(step=step, loss=0.5)
         assert [r["step"] for r in read_jsonl(tmp_path / "metrics.jsonl")] == list(range(1, step + 1))
@@ -93,7 +93,7 @@ def test_every_step_is_on_the_disk_before_the_next(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
 def test_a_full_disk_while_logging_is_one_sentence_and_closing_does_not_hide_it() -> None:
-    log = MetricsLog(Path("/dev/full"))
+    log = StepLog(Path("/dev/full"))
     with pytest.raises(RunError, match=r"/dev/full cannot be written \(No space left on device\): free some space"):
         log.write(step=1)
     log.close()

@@ -14,9 +14,9 @@ from metier.errors import DataError, DivergedError
 from metier.interrupts import StopAfterStep
 from metier.models.adapters import add_lora
 from metier.models.encoding import Encoded
-from metier.models.packing import PackReader
+from metier.models.packing import Pack, PackReader
 from metier.training import loop
-from metier.training.loop import StepMetrics, Trained, train, train_step
+from metier.training.loop import Recipe, StepMetrics, Trained, train, train_step
 from metier.training.stream import Step
 from tiny import document, documents, random_ids, tiny_model
 
@@ -47,13 +47,11 @@ def run(
     model: PeftModel, n_steps: int, stop_after: int | None = None, rows: Sequence[Encoded] = ROWS
 ) -> tuple[Trained, list[StepMetrics]]:
     seen: list[StepMetrics] = []
-    stream = iter([step_of(rows[i % 3 :], epoch=i // 3) for i in range(n_steps + 2)])
+    steps = [step_of(rows[i % 3 :], epoch=i // 3) for i in range(n_steps + 2)]
     trained = train(
         PackReader(model),
-        stream,
-        n_steps,
-        1e-2,
-        32,
+        lambda: iter(steps),
+        Recipe(n_steps, 1e-2, 32),
         seen.append,
         lambda: stop_after is not None and len(seen) >= stop_after,
     )
@@ -72,7 +70,7 @@ def step_gradients(pack_tokens: int, monkeypatch: pytest.MonkeyPatch) -> tuple[f
             found.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
 
     optimizer = Keep([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    loss, _, n = train_step(PackReader(model), optimizer, step_of(ROWS), pack_tokens)
+    loss, _, n, _ = train_step(PackReader(model), optimizer, step_of(ROWS), pack_tokens)
     assert n == 6 + 6 + 15 + 10 + 4
     return loss, found
 
@@ -158,8 +156,8 @@ def test_an_interrupt_after_a_step_leaves_the_weights_of_whole_steps() -> None:
     trained, seen = run(interrupted, 5, stop_after=3)
     assert trained.interrupted
     assert trained.n_steps == len(seen) == 3
-    rows = iter([step_of(ROWS[i % 3 :]) for i in range(3)])
-    assert not train(PackReader(whole), rows, 5, 1e-2, 32, lambda _: None).interrupted
+    steps = [step_of(ROWS[i % 3 :]) for i in range(3)]
+    assert not train(PackReader(whole), lambda: iter(steps), Recipe(5, 1e-2, 32), lambda _: None).interrupted
     one, two = weights(interrupted), weights(whole)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not interrupted.training
@@ -168,10 +166,13 @@ def test_an_interrupt_after_a_step_leaves_the_weights_of_whole_steps() -> None:
 def test_a_signal_ends_the_run_after_the_step_in_hand_and_a_second_one_at_once() -> None:
     said: list[str] = []
     before = signal.getsignal(signal.SIGINT)
-    steps = repeat(step_of(ROWS))
     with StopAfterStep(said.append) as stop:
         trained = train(
-            PackReader(lora()), steps, 5, 1e-2, 32, lambda _: os.kill(os.getpid(), signal.SIGINT), stop.requested
+            PackReader(lora()),
+            lambda: repeat(step_of(ROWS)),
+            Recipe(5, 1e-2, 32),
+            lambda _: os.kill(os.getpid(), signal.SIGINT),
+            stop.requested,
         )
         assert trained.n_steps == 1
         assert trained.interrupted
@@ -191,7 +192,7 @@ def test_sigterm_asks_to_stop_too() -> None:
 def test_a_step_without_a_supervised_token_is_an_error_that_names_its_rows() -> None:
     masked = [document(random_ids(5, 1), "rows.jsonl:7", n_prompt=5)]
     with pytest.raises(DataError, match=r"no supervised tokens in a step \(rows\.jsonl:7\)"):
-        train(PackReader(lora()), iter([step_of(masked)]), 1, 1e-2, 32, lambda _: None)
+        train(PackReader(lora()), lambda: iter([step_of(masked)]), Recipe(1, 1e-2, 32), lambda _: None)
 
 
 @pytest.mark.parametrize("poison", ["loss", "gradient"])
@@ -201,18 +202,18 @@ def test_a_number_that_is_not_finite_stops_the_run_names_the_rows_and_leaves_the
     model = lora()
     before = weights(model)
     reader = PackReader(model)
-    real = reader.summed_nll
+    real = reader.row_nll
 
-    def poisoned(batch: object) -> Tensor:
-        nll = real(batch)  # type: ignore[arg-type]
+    def poisoned(batch: Pack) -> tuple[Tensor, Tensor]:
+        nll, by_row = real(batch)
         if poison == "loss":
-            return nll * float("nan")
+            return nll * float("nan"), by_row
         nll.register_hook(lambda gradient: gradient * float("inf"))
-        return nll
+        return nll, by_row
 
-    monkeypatch.setattr(reader, "summed_nll", poisoned)
+    monkeypatch.setattr(reader, "row_nll", poisoned)
     with pytest.raises(DivergedError, match=r"at rows a, d0, d1, d2, d3: lower --lr"):
-        train(reader, repeat(step_of(ROWS)), 3, 1e-2, 32, lambda _: None)
+        train(reader, lambda: repeat(step_of(ROWS)), Recipe(3, 1e-2, 32), lambda _: None)
     after = weights(model)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(p.grad is None for p in model.parameters())
@@ -222,7 +223,7 @@ def test_a_number_that_is_not_finite_stops_the_run_names_the_rows_and_leaves_the
 def test_a_long_list_of_rows_is_cut() -> None:
     masked = [document(random_ids(3, i), f"r{i}", n_prompt=3) for i in range(11)]
     with pytest.raises(DataError, match=r"r7 and 3 more\)"):
-        train(PackReader(lora()), iter([step_of(masked)]), 1, 1e-2, 32, lambda _: None)
+        train(PackReader(lora()), lambda: iter([step_of(masked)]), Recipe(1, 1e-2, 32), lambda _: None)
 
 
 def test_the_gradient_is_clipped_to_a_norm_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,9 +237,9 @@ def test_the_gradient_is_clipped_to_a_norm_of_one(monkeypatch: pytest.MonkeyPatc
 
     model = lora()
     watch = Watch([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    _, norm, _ = train_step(PackReader(model), watch, step_of(ROWS), 64)
+    _, norm, *_ = train_step(PackReader(model), watch, step_of(ROWS), 64)
     limit = norm / 2
     monkeypatch.setattr(loop, "MAX_GRAD_NORM", limit)
-    _, again, _ = train_step(PackReader(model), watch, step_of(ROWS), 64)
+    _, again, *_ = train_step(PackReader(model), watch, step_of(ROWS), 64)
     assert again == pytest.approx(norm)
     assert clipped[-1] == pytest.approx(limit, rel=1e-4)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from metier.errors import DivergedError
 from metier.models.adapters import add_lora, disabled
 from metier.models.packing import PackReader
 from metier.training import probe as probing
-from metier.training.loop import StepMetrics, train
+from metier.training.loop import Recipe, StepMetrics, train
 from metier.training.probe import (
     FEWEST_STEPS,
     MAX_SHARE,
@@ -58,8 +59,8 @@ def stream() -> Iterator[Step]:
 
 def tried(
     *rates: float, model: PeftModel | None = None, steps: int = 4, stop_after: int | None = None, at: Any = None
-) -> tuple[Probed, PackReader, Iterator[Step]]:
-    reader, rest, seen = PackReader(model or lora()), stream(), list[StepMetrics]()
+) -> tuple[Probed, PackReader]:
+    reader, seen = PackReader(model or lora()), list[StepMetrics]()
     judge = Judge(reader, HELD_OUT, GENERAL, PACK)
 
     def stop() -> bool:
@@ -70,12 +71,12 @@ def tried(
         if at is not None:
             at(metrics)
 
-    found = probe(reader, rest, ProbePlan(rates, steps, 0), N_STEPS, PACK, judge, on_step, stop)
-    return found, reader, rest
+    found = probe(reader, stream, ProbePlan(rates, steps, 0), Recipe(N_STEPS, 0.0, PACK), judge, on_step, stop)
+    return found, reader
 
 
 def test_a_rate_that_is_far_too_high_is_not_chosen_though_it_is_the_tables() -> None:
-    found, _, _ = tried(3.0, 1e-2)
+    found, _ = tried(3.0, 1e-2)
     high, low = found.tried
     assert found.lr == low.lr == 1e-2
     assert high.judged is not None
@@ -92,14 +93,15 @@ def test_forgetting_counts_against_a_rate(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("rates", [(1e-2, 3.0), (3.0, 1e-2)])
 def test_going_on_after_the_probe_is_the_run_at_that_rate_from_its_start_to_the_bit(rates: tuple[float, ...]) -> None:
-    found, reader, rest = tried(*rates)
+    found, reader = tried(*rates)
+    first = [metrics for metrics, _ in found.begun.steps]
     later: list[StepMetrics] = []
-    trained = train(reader, rest, N_STEPS, found.lr, PACK, later.append, begun=found.begun)
+    trained = train(reader, stream, Recipe(N_STEPS, found.lr, PACK), later.append, begun=found.begun)
     alone, whole = lora(), list[StepMetrics]()
-    expected = train(PackReader(alone), stream(), N_STEPS, 1e-2, PACK, whole.append)
+    expected = train(PackReader(alone), stream, Recipe(N_STEPS, 1e-2, PACK), whole.append)
     one, two = weights(reader.model), weights(alone)
     assert all(torch.equal(one[name], two[name]) for name in two)
-    assert [(m.step, m.lr, m.loss) for m in (*found.metrics, *later)] == [(m.step, m.lr, m.loss) for m in whole]
+    assert [(m.step, m.lr, m.loss) for m in (*first, *later)] == [(m.step, m.lr, m.loss) for m in whole]
     assert (trained.n_steps, trained.n_tokens, trained.windows) == (N_STEPS, expected.n_tokens, expected.windows)
 
 
@@ -109,12 +111,12 @@ def test_the_same_probe_again_gives_the_same_judgements() -> None:
 
 
 def test_the_costs_add_up() -> None:
-    found, _, _ = tried(1e-2, 2e-2, 5e-3)
+    found, _ = tried(1e-2, 2e-2, 5e-3)
     told = found.as_json()
     first = sum(step.n_tokens for step, _ in zip(stream(), range(4), strict=False))
     assert [t["tokens"] for t in told["tried"]] == [first] * 3
     assert told["lost_tokens"] == 2 * first
-    assert found.begun.done.n_tokens == sum(m.tokens for m in found.metrics) == first
+    assert found.begun.done.n_tokens == sum(m.tokens for m, _ in found.begun.steps) == first
     everything = sum(t["seconds"] for t in told["tried"])
     assert told["lost_seconds"] + found.begun.done.seconds == pytest.approx(everything)
     assert told["judging_tokens"] == 4 * sum(len(d.ids) for d in (*HELD_OUT, *GENERAL))
@@ -128,7 +130,7 @@ def test_the_judgement_is_the_bits_of_held_out_rows_plus_the_divergence_from_the
     reader = PackReader(model)
     judge = Judge(reader, HELD_OUT, GENERAL, PACK)
     assert judge()[1] == 0
-    train(reader, stream(), N_STEPS, 3e-2, PACK, lambda _: None)
+    train(reader, stream, Recipe(N_STEPS, 3e-2, PACK), lambda _: None)
     field, kl = judge()
     nats = expected_kl = 0.0
     with torch.no_grad():
@@ -147,13 +149,13 @@ def test_the_judgement_is_the_bits_of_held_out_rows_plus_the_divergence_from_the
 def test_a_rate_that_diverges_is_not_chosen_and_when_all_do_the_run_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     real = probing.train
 
-    def poisoned(reader: PackReader, steps: Any, n: int, lr: float, *rest: Any) -> Any:
-        if lr > 1e-2:
-            raise DivergedError(f"{lr} diverged")
-        return real(reader, steps, n, lr, *rest)
+    def poisoned(reader: PackReader, steps: Any, recipe: Recipe, *rest: Any, **named: Any) -> Any:
+        if recipe.peak_lr > 1e-2:
+            raise DivergedError(f"{recipe.peak_lr} diverged")
+        return real(reader, steps, recipe, *rest, **named)
 
     monkeypatch.setattr(probing, "train", poisoned)
-    found, _, _ = tried(2e-2, 1e-2)
+    found, _ = tried(2e-2, 1e-2)
     assert found.lr == 1e-2
     assert found.tried[0].judged is None
     assert "0.02: diverged" in found.line()
@@ -162,12 +164,12 @@ def test_a_rate_that_diverges_is_not_chosen_and_when_all_do_the_run_stops(monkey
 
 
 def test_stopped_at_the_first_rate_it_leaves_the_steps_made_so_far_and_later_the_best_that_was_judged() -> None:
-    early, reader, rest = tried(1e-2, 2e-2, stop_after=3)
+    early, reader = tried(1e-2, 2e-2, stop_after=3)
     assert (early.lr, early.begun.done.n_steps, early.begun.done.interrupted) == (1e-2, 3, True)
-    before = weights(reader.model)
-    train(reader, rest, N_STEPS, early.lr, PACK, lambda _: None, begun=early.begun)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(reader.model).items())
-    late, _, _ = tried(1e-2, 2e-2, stop_after=6)
+    alone = lora()
+    train(PackReader(alone), lambda: islice(stream(), 3), Recipe(N_STEPS, 1e-2, PACK), lambda _: None)
+    assert all(torch.equal(tensor, weights(alone)[name]) for name, tensor in weights(reader.model).items())
+    late, _ = tried(1e-2, 2e-2, stop_after=6)
     assert (late.lr, late.begun.done.n_steps, late.begun.done.interrupted) == (1e-2, 4, True)
 
 

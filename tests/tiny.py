@@ -11,8 +11,10 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -64,10 +66,14 @@ def _config(family: str) -> PreTrainedConfig:
         options = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.3}
         no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return GPT2Config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, **options, **no_dropout)
+    if family == "phi3":
+        return Phi3Config(**_SIZES)
+    if family == "gpt_neox":
+        return GPTNeoXConfig(**{**_SIZES, "num_key_value_heads": 4})
     raise KeyError(family)
 
 
-FAMILIES = ("llama", "qwen3", "mistral", "gemma3", "gpt2")
+FAMILIES = ("llama", "qwen3", "mistral", "gemma3", "phi3", "gpt2", "gpt_neox")
 
 
 def tiny_model(family: str = "llama", attention: str = NAME, seed: int = 0, **changes: Any) -> PreTrainedModel:

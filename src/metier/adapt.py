@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from metier.errors import DataError, MetierError, RunError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Before, Subject
-from metier.interrupts import StopAfterStep
+from metier.interrupts import StopAfterStep, sigterm_interrupts
 from metier.models.adapters import add_lora, keep_memory
 from metier.models.encoding import Encoded, Encoder
 from metier.models.fit import require_room, sizes_of
@@ -22,19 +22,22 @@ from metier.models.generate import Answer
 from metier.models.load import load_base, read_config
 from metier.models.machine import free_bytes
 from metier.models.packing import PackReader
-from metier.models.threads import fit_threads
+from metier.models.threads import Threads, fit_threads
+from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
 from metier.results import Run
-from metier.runs import MetricsLog, RunFolder, default_folder, environment, write_json, write_text
-from metier.settings import Settings, to_toml
+from metier.runs import RunFolder, default_folder, environment, write_json, write_text
+from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.examples import Example
 from metier.sources.ledger import Ledger
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines
 from metier.sources.split import Split, split_corpus
-from metier.training.loop import StepMetrics, Trained, train
-from metier.training.plan import Plan
-from metier.training.probe import Probed, probe
+from metier.training.journal import Journal
+from metier.training.loop import Begun, Recipe, StepMetrics, Trained, train
+from metier.training.memory import try_longest_pack
+from metier.training.plan import Plan, read_plan
+from metier.training.probe import probe
 from metier.training.replay import replay_documents
 from metier.training.stream import Step, field_documents, steps
 
@@ -42,6 +45,7 @@ from metier.training.stream import Step, field_documents, steps
 def adapt(
     *data: str,
     out: str | Path | None = None,
+    resume: str | Path | None = None,
     fields: Mapping[str, str] | None = None,
     skip_bad_rows: bool = False,
     progress: Progress | None = None,
@@ -51,6 +55,7 @@ def adapt(
 
     data: files, folders, `pack:NAME`, or a hub id. fields: part → field name where the usual names do not fit.
     options: those of `Settings` (model, minutes, tokens, replay, lr, evidence, seed, …).
+    resume: the folder of a run that was stopped or killed, instead of all of these; it ends as if it had never stopped.
 
     Raises:
         MetierError: what the user can mend, in one sentence; nothing is left half-written.
@@ -58,9 +63,18 @@ def adapt(
     """
     started = time.monotonic()
     say = progress or Silent()
-    settings = Settings(data=tuple(map(str, data)), fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options)
-    run = RunFolder(out or default_folder(settings.data[0]))
-    run.require_free()
+    if resume is None:
+        settings = Settings(
+            data=tuple(map(str, data)), fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options
+        )
+        run = RunFolder(out or default_folder(settings.data[0]))
+        run.require_free()
+    else:
+        require_nothing_beside(resume, [*data, *filter(None, (out, fields, skip_bad_rows)), *options])
+        run, settings = reopen(resume)
+        if run.results.exists():  # it was killed while its report was written
+            run.set_status("done")
+            return finish(run)
     corpus, split = read_data(settings, say)
     # Given tokens must give the same adapter whatever else the machine does.
     threads = fit_threads(settings.threads, fixed=bool(settings.tokens))
@@ -68,13 +82,18 @@ def adapt(
         say.say(line)
     subject = prepare(settings, run, say)
     measure.require_renderable(subject.encoder, corpus.examples)
-    planned = measure.make_plan(subject.base, subject.reader, split, settings, started)
-    for line in measure.plan_lines(planned):
+    origin = origin_of(settings, corpus, subject.base.sha256)
+    for line in require_same(run, origin) if resume is not None else ():
         say.say(line)
-    with recorded(run):
-        write_beginning(run, settings, corpus, split, {**asdict(planned), "threads": asdict(threads)})
+    begin(run, origin)
+    with recorded(run, new=resume is None):
+        planned = read_plan(run) or measure.make_plan(subject.base, subject.reader, split, settings, started)
+        for line in measure.plan_lines(planned):
+            say.say(line)
+        write_beginning(run, origin, corpus, split, planned, threads)
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay_requests)
-        field = train_field(subject, split, planned, before.replay)
+        journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
+        field = train_field(subject, split, planned, before.replay, journal)
         save_adapter(subject)
         settle(corpus.ledger, split, field, before, subject.encoder)
         write_json(run.ledger, corpus.ledger.as_json())
@@ -89,9 +108,22 @@ def adapt(
             "model": conclude.model_facts(subject.base, subject.reader.model),
             "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
             "training": conclude.training_facts(field.trained, planned, field.probe, field.rate),
-            "cost": conclude.cost(field.trained, before.seconds + after.seconds, time.monotonic() - started),
+            "cost": conclude.cost(field.trained, before.seconds + after.seconds, journal.elapsed_s),
         }
         write_json(run.results, results)
+    return finish(run)
+
+
+def require_nothing_beside(resume: str | Path, given: Sequence[object]) -> None:
+    """A run goes on with what it began with."""
+    if given:
+        raise RunError(
+            f"{given[0]} cannot be given when a run goes on: `metier adapt --resume {resume}` takes everything from "
+            "the run folder."
+        )
+
+
+def finish(run: RunFolder) -> Run:
     finished = Run(run.path)
     finished.report()
     return finished
@@ -124,17 +156,21 @@ def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
 
 
 @contextmanager
-def recorded(run: RunFolder) -> Iterator[None]:
-    """The run folder says at every moment whether the run is running, done, interrupted or failed, and why."""
-    run.create()
+def recorded(run: RunFolder, new: bool = True) -> Iterator[None]:
+    """The run folder, which is there, says at every moment whether the run is running, done, interrupted or failed,
+    and why. SIGTERM is taken as Ctrl-C is. new: the run began just now."""
     run.set_status("running")
     try:
-        yield
+        with sigterm_interrupts():
+            yield
     except KeyboardInterrupt:
         run.set_status("interrupted")
         raise
     except MetierError as error:
-        _try_status(run, "failed", str(error))
+        if new and not run.plan.exists():  # a mistake found before there was a plan: nothing is lost with the folder
+            shutil.rmtree(run.path, ignore_errors=True)
+        else:
+            _try_status(run, "failed", str(error))
         raise
     except BaseException as error:
         _try_status(run, "failed", f"{type(error).__name__}: {error}")
@@ -150,11 +186,21 @@ def _try_status(run: RunFolder, state: str, reason: str) -> None:
         return
 
 
+def begin(run: RunFolder, origin: Origin) -> None:
+    """Make the folder and write the origin first of all, so that a run that is killed at any later moment can go on."""
+    if not run.origin.exists():
+        run.create()
+        write_json(run.origin, asdict(origin))
+    if not run.config.exists():
+        write_text(run.config, to_toml(from_mapping(origin.settings)))
+
+
 def write_beginning(
-    run: RunFolder, settings: Settings, corpus: Corpus, split: Split, planned: Mapping[str, Any]
+    run: RunFolder, origin: Origin, corpus: Corpus, split: Split, planned: Plan, threads: Threads
 ) -> None:
-    write_config(run, settings, planned["lr"])
-    write_json(run.plan, planned)
+    if not run.plan.exists():
+        write_json(run.plan, {**asdict(planned), "threads": asdict(threads)})
+    write_config(run, from_mapping(origin.settings), planned.lr)
     write_json(run.environment, environment())
     write_json(run.splits, split.as_json())
     write_json(run.ledger, corpus.ledger.as_json())
@@ -172,11 +218,11 @@ class Training:
     trained: Trained
     probe: dict[str, float]
     too_long: frozenset[str]  # rows whose prompt alone fills the window
-    rate: Probed | None = None  # how the learning rate was found, where it was looked for
+    rate: Mapping[str, Any] | None = None  # how the learning rate was found, where it was looked for
 
 
-def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer]) -> Training:
-    """Train on the field and on replay, writing metrics.jsonl as it goes.
+def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer], journal: Journal) -> Training:
+    """Train on the field and on replay from where the journal stands, writing it as it goes.
 
     Raises:
         DataError: no row of the field has a supervised token.
@@ -190,29 +236,37 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
             too_long.add(example.id)
         return documents
 
+    def stream() -> Iterator[Step]:
+        field = field_documents(split.train, encode, settings.seed)
+        return steps(field, replay_documents(encoder, replay), planned.replay_share, planned.step_tokens)
+
     moved_on = measure.Probe(encoder, split.select)
-    nll_before = moved_on.nll_per_token(reader, settings.pack_tokens)
-    field = field_documents(split.train, encode, settings.seed)
-    stream = steps(field, replay_documents(encoder, replay), planned.replay_share, planned.step_tokens)
-    log = MetricsLog(subject.run.metrics)
-    done = 0
+    if "nll_before" not in journal.notes:
+        journal.notes["nll_before"] = moved_on.nll_per_token(reader, settings.pack_tokens)
+    done = journal.n_tokens
 
     def on_step(metrics: StepMetrics) -> None:
         nonlocal done
         done += metrics.tokens
-        log.write(**asdict(metrics))
         say.advance(done, f"loss {metrics.loss:.3f}, {metrics.tokens_per_s:.0f} tokens/s")
 
     try:
+        torch.manual_seed(settings.seed)  # the same start whatever was measured before
+        pack_tokens = try_longest_pack(reader, stream(), planned.steps, settings.pack_tokens, say.say)
+        recipe = Recipe(planned.steps, planned.lr, pack_tokens)
         with StopAfterStep(say.say) as stop:
-            rate = find_rate(subject, split, planned, stream, stop.requested)
-            begun, lr = (rate.begun, rate.lr) if rate else (None, planned.lr)
-            say.begin("training", planned.train_tokens)
-            for metrics in rate.metrics if rate else ():
-                on_step(metrics)
-            trained = train(reader, stream, planned.steps, lr, settings.pack_tokens, on_step, stop.requested, begun)
+            begun = find_rate(subject, split, planned, stream, recipe, journal, stop.requested)
+            if begun and begun.done.interrupted:
+                trained = begun.done  # no rate was chosen: a run that goes on tries them again
+            else:
+                rate = journal.notes.get("lr_probe")
+                recipe = replace(recipe, peak_lr=rate["chosen"]) if rate else recipe
+                write_config(subject.run, settings, recipe.peak_lr)
+                done += begun.done.n_tokens if begun else 0
+                say.begin("training", planned.train_tokens)
+                trained = train(reader, stream, recipe, on_step, stop.requested, say.say, journal, begun)
     finally:
-        log.close()
+        journal.close()
         say.end()
     if not trained.n_steps:
         raise DataError(
@@ -220,17 +274,23 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
             "window; shorten them."
         )
     nll_after = moved_on.nll_per_token(reader, settings.pack_tokens)
-    moved = {"n_rows": moved_on.n_rows, "nll_before": nll_before, "nll_after": nll_after}
-    return Training(trained, moved, frozenset(too_long), rate)
+    moved = {"n_rows": moved_on.n_rows, "nll_before": journal.notes["nll_before"], "nll_after": nll_after}
+    return Training(trained, moved, frozenset(too_long), journal.notes.get("lr_probe"))
 
 
 def find_rate(
-    subject: Subject, split: Split, planned: Plan, stream: Iterator[Step], should_stop: Callable[[], bool]
-) -> Probed | None:
-    """Try the planned learning rates on the first steps of `stream`, and write the chosen one to config.toml; None
-    where nothing is tried."""
-    settings, say = subject.settings, subject.say
-    judge = measure.probe_judge(subject, split.select) if planned.probe else None
+    subject: Subject,
+    split: Split,
+    planned: Plan,
+    stream: Callable[[], Iterator[Step]],
+    recipe: Recipe,
+    journal: Journal,
+    should_stop: Callable[[], bool],
+) -> Begun | None:
+    """Try the planned learning rates on the first steps of `stream`, and note in the journal which one was chosen; None
+    where nothing is tried, or was before the checkpoint that the run goes on from."""
+    say = subject.say
+    judge = measure.probe_judge(subject, split.select) if planned.probe and journal.found is None else None
     if not planned.probe or not judge:
         return None
     say.begin("trying learning rates", len(planned.probe.rates) * planned.probe.steps * planned.step_tokens)
@@ -241,16 +301,16 @@ def find_rate(
         done += metrics.tokens
         say.advance(done, f"{metrics.lr:.2g}: loss {metrics.loss:.3f}")
 
-    pack_tokens = settings.pack_tokens
-    found = probe(subject.reader, stream, planned.probe, planned.steps, pack_tokens, judge, on_step, should_stop)
+    found = probe(subject.reader, stream, planned.probe, recipe, judge, on_step, should_stop, say.say)
     if not found.begun.done.interrupted:
         say.say(found.line())
-    write_config(subject.run, settings, found.lr)
-    return found
+        journal.notes["lr_probe"] = found.as_json()
+    return found.begun
 
 
 def save_adapter(subject: Subject) -> None:
-    """The adapter as PEFT writes it, with the tokenizer and its template; whole or not at all.
+    """The adapter as PEFT writes it, with the tokenizer and its template; whole or not at all. It takes the place of
+    the one that an interrupted run had left.
 
     Raises:
         RunError: the disk refuses.
@@ -258,8 +318,11 @@ def save_adapter(subject: Subject) -> None:
     folder = subject.run.adapter
     partial = folder.with_name("adapter.tmp")
     try:
+        shutil.rmtree(partial, ignore_errors=True)
         subject.reader.model.save_pretrained(partial)
         subject.base.tokenizer.save_pretrained(partial)
+        if folder.exists():
+            shutil.rmtree(folder)
         partial.rename(folder)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} cannot be written ({error}): free some space and run again.") from error

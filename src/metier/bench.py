@@ -2,6 +2,7 @@
 it means in minutes."""
 
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from metier.progress import Progress, Silent
 from metier.settings import DEFAULT_MODEL, Settings, learning_rate
 from metier.sources.examples import Example
 from metier.sources.read import ReadOptions, read_corpus
-from metier.training.loop import begin, train_step
+from metier.training.loop import Recipe, begin, train_step
 from metier.training.plan import evidence_plan, evidence_seconds
 from metier.training.stream import Step
 
@@ -51,7 +52,8 @@ def bench(
 ) -> dict[str, Any]:
     """Train the first `rows` rows of `data` once, then score them; one pack before that warms up, uncounted.
 
-    Rates are per second of the steps alone; tokens are those of the rows, without padding. `share_of_limit` counts the
+    Rates are per second of the steps alone, by the median of their seconds a token, so that a neighbour who comes and
+    goes does not set them; tokens are those of the rows, without padding. `share_of_limit` counts the
     products of the linear layers for the tokens that were computed, and of the head at supervised positions, attention
     left out (models/flops.py), against the fastest products of the same shapes. `your_data` and `models` are estimates.
 
@@ -147,23 +149,30 @@ def _estimate(name: str, settings: Settings, gflops: float, supervised: float) -
 def _training(
     reader: PackReader, documents: list[Encoded], settings: Settings, lr: float, limit: Limit, say: Progress
 ) -> dict[str, Any]:
-    optimizer = begin(reader, lr).optimizer
-    reader.model.train()
     groups = list(_steps(documents, settings.pack_tokens))
-    computed = sum(p.n_tokens for step in groups for p in packs_of(step.documents, settings.pack_tokens))
+    optimizer = begin(reader, Recipe(len(groups), lr, settings.pack_tokens)).optimizer
+    reader.model.train()
+    computed = sum(_computed(step, settings.pack_tokens) for step in groups)
     train_step(reader, optimizer, groups[0], settings.pack_tokens)
-    seconds, n_supervised, done = 0.0, 0, 0
+    seconds_a_token: list[float] = []
+    n_supervised = done = 0
     for number, step in enumerate(groups):
         if number == len(groups) // 2:
             limit.measure(LIMIT_S)
         started = time.perf_counter()
-        n_supervised += train_step(reader, optimizer, step, settings.pack_tokens)[2]
-        seconds += time.perf_counter() - started
+        n_supervised += train_step(reader, optimizer, step, settings.pack_tokens).n_supervised
+        seconds_a_token.append((time.perf_counter() - started) / _computed(step, settings.pack_tokens))
         done += len(step.documents)
         say.advance(done)
     reader.model.eval()
     n_tokens = sum(step.n_tokens for step in groups)
+    seconds = statistics.median(seconds_a_token) * computed
     return _rates(len(documents), n_tokens, n_supervised, seconds) | {"computed_tokens": computed}
+
+
+def _computed(step: Step, pack_tokens: int) -> int:
+    """Tokens of the packs that a step runs, what documents share once."""
+    return sum(p.n_tokens for p in packs_of(step.documents, pack_tokens))
 
 
 def _steps(documents: list[Encoded], n_tokens: int) -> list[Step]:
@@ -184,11 +193,13 @@ def _step(documents: list[Encoded]) -> Step:
 def _scoring(reader: PackReader, documents: list[Encoded], n_tokens: int) -> dict[str, Any]:
     packs: list[Pack] = list(packs_of(documents, n_tokens, with_end=False))
     reader.token_nll(packs[0])
-    started = time.perf_counter()
+    seconds_a_token: list[float] = []
     for batch in packs:
+        started = time.perf_counter()
         reader.token_nll(batch)
-    seconds = time.perf_counter() - started
+        seconds_a_token.append((time.perf_counter() - started) / batch.n_tokens)
     n_tokens, computed = sum(len(d.ids) for d in documents), sum(p.n_tokens for p in packs)
+    seconds = statistics.median(seconds_a_token) * computed
     return _rates(len(documents), n_tokens, sum(len(p.labels) for p in packs), seconds) | {"computed_tokens": computed}
 
 

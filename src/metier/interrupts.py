@@ -1,10 +1,25 @@
-"""Ctrl-C and SIGTERM while training: the step in hand is finished; a second Ctrl-C stops at once."""
+"""Ctrl-C and SIGTERM: while training the step in hand is finished, and a second one stops at once."""
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Within it SIGTERM, which ends a process without a word, raises KeyboardInterrupt as Ctrl-C does. Outside the main
+    thread signals are left alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopAfterStep:

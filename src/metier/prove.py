@@ -55,6 +55,7 @@ def prove(
     subject, proved = _load(settings, run, say, adapter, model)
     sizes, speed = measure.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
     evidence = evidence_plan(settings.evidence, sizes, speed, settings.minutes * 60 - (time.monotonic() - started))
+    run.create()
     with recorded(run):
         write_text(run.config, to_toml(settings))
         write_json(run.plan, {"evidence": asdict(evidence), "speed": asdict(speed)})

@@ -62,27 +62,50 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Json]]:
                 yield json.loads(line)
 
 
-class MetricsLog:
-    """Appends one JSON object a step to metrics.jsonl and flushes it, so that a killed run keeps every step."""
+class StepLog:
+    """Appends one JSON object a step to a file and flushes it, so that a killed run keeps every step.
 
-    def __init__(self, path: Path) -> None:
+    A run that goes on first cuts the file back to `n_bytes`, where its checkpoint was written.
+    """
+
+    def __init__(self, path: Path, n_bytes: int | None = None) -> None:
+        """Raises RunError when the file cannot be written, or holds less than it held then."""
         self.path = path
         try:
             self._file: TextIO = path.open("a", encoding="utf-8")
+            if n_bytes is not None:
+                self._cut(n_bytes)
         except OSError as error:
-            raise RunError(f"{path} cannot be written ({error.strerror}): free some space.") from error
+            raise self._refused(error) from error
 
     def write(self, **values: Json) -> None:
         try:
-            self._file.write(json.dumps(values, allow_nan=False) + "\n")
+            self._file.write(json.dumps(values, ensure_ascii=True, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise RunError(f"{self.path} cannot be written ({error.strerror}): free some space.") from error
+            raise self._refused(error) from error
+
+    def settle(self) -> int:
+        """See that all of it is on the disk, and return its length in bytes."""
+        try:
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise self._refused(error) from error
 
     def close(self) -> None:
         # Every line is flushed when it is written: what is left here is one whose failure was told then.
         with suppress(OSError):
             self._file.close()
+
+    def _cut(self, n_bytes: int) -> None:
+        if os.fstat(self._file.fileno()).st_size < n_bytes:
+            self.close()
+            raise RunError(f"{self.path} lost lines since the run stopped: put the file back, or begin a new run.")
+        self._file.truncate(n_bytes)
+
+    def _refused(self, error: OSError) -> RunError:
+        return RunError(f"{self.path} cannot be written ({error.strerror}): free some space.")
 
 
 class RunFolder:
@@ -95,6 +118,9 @@ class RunFolder:
         self.ledger = self.path / "ledger.json"
         self.splits = self.path / "splits.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.rows = self.path / "rows.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.origin = self.path / "origin.json"
         self.adapter = self.path / "adapter"
         self.evidence = self.path / "evidence"
         self.results = self.path / "results.json"
@@ -103,8 +129,11 @@ class RunFolder:
         self.status = self.path / "status.json"
 
     def require_free(self) -> None:
-        """Raises RunError when something stands there already: nothing is ever overwritten."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        """Raises RunError when something stands there already: nothing is ever overwritten.
+
+        What a kill left half-written before anything else was, does not count.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(p.suffix != ".tmp" for p in self.path.iterdir())):
             raise RunError(f"{self.path} exists already: choose another --out, or remove it.")
 
     def create(self) -> None:

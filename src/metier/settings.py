@@ -40,6 +40,7 @@ class Settings:
     held_out: float = _setting(0.1, "share of the documents held out, half to choose on and half to test on")
     evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
+    checkpoint_s: float = _setting(60.0, "seconds of training between two checkpoints, at most")
     threads: int = _setting(0, "processor threads (0: those that are fastest now; with --tokens all that may be used)")
     fields: Mapping[str, str] = _setting_of(dict, "part of a row → the field that holds it, where names are unusual")
     skip_bad_rows: bool = _setting(False, "count rows that cannot be read, and go on")
@@ -55,6 +56,7 @@ class Settings:
             (self.lr >= 0, f"--lr {self.lr:g}: give a positive learning rate."),
             (self.budget_forgetting > 0, f"--budget-forgetting {self.budget_forgetting:g}: give a positive share."),
             (self.max_epochs > 0, f"--max-epochs {self.max_epochs}: give 1 or more."),
+            (self.checkpoint_s >= 0, f"--checkpoint-s {self.checkpoint_s:g}: give a number of seconds."),
             (self.threads >= 0, f"--threads {self.threads}: give a number of threads, or 0 for all."),
             (self.method == "lora", f"--method {self.method}: only lora is there."),
             (self.evidence in {"none", "quick", "full"}, f"--evidence {self.evidence}: choose none, quick or full."),

@@ -16,13 +16,22 @@ EVIDENCE = ("minutes", "evidence", "budget_forgetting", "general", "seed", "thre
 PANELS = {
     "Plan": ("minutes", "tokens", "evidence", "held_out", "budget_forgetting", "general"),
     "Training": ("method", "r", "alpha", "lr", "replay", "max_epochs", "step_tokens", "pack_tokens"),
-    "Machine": ("seed", "threads"),
+    "Machine": ("seed", "threads", "checkpoint_s"),
 }
 METAVARS: dict[Any, str] = {float: "X", int: "N", str: "NAME", list[str]: "PATH"}
 FIELD_PANEL = "Fields of a row, where they do not have the usual names"
 
 DATA_HELP = "files, folders, pack:NAME, or the id of a data set on the hub"
 Data = Annotated[list[str], typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)]
+DataUnlessResumed = Annotated[
+    list[str] | None, typer.Argument(metavar="DATA", help=f"{DATA_HELP}; left out with --resume", show_default=False)
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN", help="go on with a run that was stopped or killed; everything but --json and --gate is its own"
+    ),
+]
 Out = Annotated[
     str | None,
     typer.Option(metavar="RUN", help="the run folder, which must not exist (runs/DATA-DATE without it)"),
@@ -56,6 +65,16 @@ def takes(settings: Sequence[str] = (), row_fields: bool = False) -> Callable[[C
         return call
 
     return decorate
+
+
+def given(context: typer.Context) -> list[str]:
+    """What was typed, by the names under which the command shows it."""
+    typed = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE":
+            typed.append(parameter.opts[0] if parameter.param_type_name == "option" else str(parameter.metavar))
+    return typed
 
 
 def _setting_flag(name: str) -> inspect.Parameter:

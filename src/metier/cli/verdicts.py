@@ -1,14 +1,28 @@
 """The commands that end in a verdict: adapt and prove."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from metier.cli.options import DATA_HELP, EVIDENCE, PANELS, AsJson, Data, Gate, Out, SkipBadRows, takes
+from metier.cli.options import (
+    DATA_HELP,
+    EVIDENCE,
+    PANELS,
+    AsJson,
+    DataUnlessResumed,
+    Gate,
+    Out,
+    Resume,
+    SkipBadRows,
+    given,
+    takes,
+)
 from metier.cli.panel import show
 from metier.cli.terminal import complain, progress, write_json
+from metier.errors import RunError
 from metier.results import Run
 from metier.runs import RunFolder, default_folder
 from metier.settings import Settings, help_of
@@ -21,28 +35,44 @@ Domain = Annotated[list[str], typer.Option(metavar="DATA", help=f"texts it has n
 
 @takes(settings=("model", *(name for names in PANELS.values() for name in names)), row_fields=True)
 def adapt(
-    data: Data,
+    invocation: typer.Context,
     settings: dict[str, Any],
     fields: dict[str, str],
+    data: DataUnlessResumed = None,
     out: Out = None,
+    resume: Resume = None,
     skip_bad_rows: SkipBadRows = False,
     as_json: AsJson = False,
     gate: Gate = False,
 ) -> None:
     """Adapt a model to the texts of a field, measure what it gained and what it forgot, and say so."""
-    resolved = Settings(data=tuple(data), **settings)  # what cannot be meant is said before torch is imported
-    if out:
-        RunFolder(out).require_free()
-    folder = Path(out or default_folder(data[0]))
+    # What cannot be meant is said before torch is imported.
+    if resume is not None:
+        require_nothing_beside_resume(resume, given(invocation))
+        wanted: dict[str, Any] = {"resume": resume}
+    else:
+        Settings(data=tuple(data or ()), **settings)
+        if out:
+            RunFolder(out).require_free()
+        wanted = {"out": out or str(default_folder(data[0] if data else "")), "fields": fields, **settings}
+        wanted["skip_bad_rows"] = skip_bad_rows
     try:
         with progress() as shown:
             from metier.adapt import adapt as adapt_it
 
-            run = adapt_it(*data, out=folder, fields=fields, skip_bad_rows=skip_bad_rows, progress=shown, **settings)
+            run = adapt_it(*(data or ()), progress=shown, **wanted)
     except KeyboardInterrupt:
-        complain(interrupted(folder, resolved.model))
+        complain(interrupted(Path(resume or wanted["out"])))
         raise typer.Exit(130) from None
     _finish(run, as_json, gate)
+
+
+def require_nothing_beside_resume(resume: str, typed: Sequence[str]) -> None:
+    if others := [name for name in typed if name not in ("--resume", "--json", "--gate")]:
+        raise RunError(
+            f"{others[0]} cannot be given with --resume: `{resume_command(resume)}` takes everything from the run "
+            "folder."
+        )
 
 
 @takes(settings=EVIDENCE, row_fields=True)
@@ -93,16 +123,18 @@ def _finish(run: Run, as_json: bool, gate: bool) -> None:
         raise typer.Exit(3)
 
 
-def interrupted(folder: Path, base: str) -> str:
-    """What the run folder holds after Ctrl-C, and how to go on."""
+def resume_command(folder: Path | str) -> str:
+    return shlex.join(["metier", "adapt", "--resume", str(folder)])
+
+
+def interrupted(folder: Path) -> str:
+    """What the run folder holds after Ctrl-C or SIGTERM, and how to go on."""
     run = RunFolder(folder)
-    if not folder.exists():
+    if not run.origin.exists():
         return "interrupted; nothing was written: run the same command again."
+    held = "nothing that was trained yet"
+    if steps := sorted(run.checkpoints.glob("step-*")):
+        held = f"everything up to step {int(steps[-1].name.removeprefix('step-'))}"
     if run.adapter.exists():
-        steps = sum(1 for _ in run.metrics.open(encoding="utf-8")) if run.metrics.exists() else 0
-        prove_command = shlex.join(["metier", "prove", "--base", base, "--adapter", str(run.adapter)])
-        return (
-            f"interrupted; {folder} holds the adapter after {steps} steps and no verdict: measure it on texts it has "
-            f"not seen with `{prove_command} --domain DATA`, or run again with another --out."
-        )
-    return f"interrupted; {folder} holds no adapter yet: remove it, and run the same command again."
+        held += ", and the adapter as it was then, with no verdict"
+    return f"interrupted; {folder} holds {held}: go on with `{resume_command(folder)}`."

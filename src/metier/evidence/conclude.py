@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +19,6 @@ from metier.sources.read import Corpus
 from metier.sources.split import Split, Unit
 from metier.training.loop import Trained
 from metier.training.plan import Plan
-from metier.training.probe import Probed
 
 SCHEMA = 1
 NOT_MEASURED = {
@@ -80,21 +80,23 @@ def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any
 
 
 def training_facts(
-    trained: Trained, planned: Plan, probe: dict[str, float], rate: Probed | None = None
+    trained: Trained, planned: Plan, probe: dict[str, float], rate: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """probe: what moved on held-out rows. rate: how the learning rate was found, where it was looked for."""
     return {
         "steps": trained.n_steps,
         "epochs": round(planned.epochs * trained.n_tokens / planned.train_tokens, 4),
-        "lr": rate.lr if rate else planned.lr,
+        "lr": rate["chosen"] if rate else planned.lr,
         "tokens": trained.n_tokens,
         "supervised_tokens": trained.n_supervised,
         "replay_share": trained.n_replay_tokens / trained.n_tokens,
         "replay_tokens": trained.n_replay_tokens,
         "seconds": trained.seconds,
         "interrupted": trained.interrupted,
+        "pack_tokens": trained.pack_tokens,
+        "rollbacks": [asdict(rollback) for rollback in trained.rollbacks],
         "probe": probe,
-        **({"lr_probe": rate.as_json()} if rate else {}),
+        **({"lr_probe": dict(rate)} if rate else {}),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from metier.errors import DataError
 from metier.evidence.arms import Arm, field_samples, nll_per_token, score_arm, write_arm
+from metier.evidence.kept import KeptBase, read_base, write_base
 from metier.evidence.score import Items, encode_items
 from metier.evidence.statistics import bits_per_byte, expected_detectable
 from metier.models.adapters import disabled
@@ -139,42 +140,58 @@ class Before:
 def base_arm(
     subject: Subject, held_out: Sequence[Example], unit: Unit, evidence: EvidencePlan, n_replay: int = 0
 ) -> Before:
-    """Answer, score and write the base arm; say what the held-out set can show. n_replay: requests answered for
-    replay."""
+    """Answer, score and write the base arm, or read back what a run that was killed had written of it whole; say what
+    the held-out set can show. n_replay: requests answered for replay."""
     started = time.monotonic()
-    reader, encoder, settings, say = subject.reader, subject.encoder, subject.settings, subject.say
-    cache = AnswerCache(cache_folder(), subject.base.sha256, encoder, ANSWER_TOKENS)
+    encoder, settings, say = subject.encoder, subject.settings, subject.say
     requests = general.measured_requests()[: evidence.requests]
-    replay_requests = general.replay_requests()[:n_replay]
-    with disabled(reader.model):
+    kept = read_base(subject.run)
+    if kept:
+        replay, own = kept.replay, kept.own
+    else:
+        cache = AnswerCache(cache_folder(), subject.base.sha256, encoder, ANSWER_TOKENS)
         # Two calls, so that the replay, and the adapter with it, does not depend on how much is measured.
-        replay = _kept_answers(subject, cache, replay_requests)
+        replay = _kept_answers(subject, cache, general.replay_requests()[:n_replay])
         own = _kept_answers(subject, cache, requests)
-        items = encode_items(
-            encoder,
-            _subset(held_out, evidence.field_items, settings.seed),
-            (*general.own_texts(settings.general), *general.texts()[: evidence.texts]) if evidence.texts else (),
-            requests,
-            [a.answer for a in own],
-            general.choices()[: evidence.choices],
-        )
-        say.begin("base model reads the evidence", items.n_tokens)
-        arm = score_arm(reader, items, _with_good_tokens(encoder, requests, own), settings.pack_tokens, say)
-        shown = items.field[:SHOWN_FIELD]
-        samples = field_samples(reader.model, encoder, shown, ANSWER_TOKENS)
-    say.end()
-    write_arm(subject.run, "base", arm)
-    foretold = foretold_detectable(arm)
+    items = encode_items(
+        encoder,
+        _subset(held_out, evidence.field_items, settings.seed),
+        (*general.own_texts(settings.general), *general.texts()[: evidence.texts]) if evidence.texts else (),
+        requests,
+        [a.answer for a in own],
+        general.choices()[: evidence.choices],
+    )
+    shown = items.field[:SHOWN_FIELD]
+    if not kept:
+        arm, samples = _score_base(subject, items, _with_good_tokens(encoder, requests, own), shown)
+        kept = KeptBase(arm, replay, own, samples, time.monotonic() - started)
+        write_base(subject.run, kept)
+    foretold = foretold_detectable(kept.arm)
     if items.field:
-        say.say(detectable_line(arm, unit, foretold))
-    return Before(items, arm, replay, requests, shown, samples, foretold, time.monotonic() - started)
+        say.say(detectable_line(kept.arm, unit, foretold))
+    return Before(items, kept.arm, replay, requests, shown, kept.samples, foretold, kept.seconds)
+
+
+def _score_base(
+    subject: Subject, items: Items, answers: Sequence[tuple[str, int, Answer]], shown: Sequence[Example]
+) -> tuple[Arm, list[tuple[str, str, str]]]:
+    """The base's arm, and its samples."""
+    reader, say = subject.reader, subject.say
+    say.begin("base model reads the evidence", items.n_tokens)
+    with disabled(reader.model):
+        arm = score_arm(reader, items, answers, subject.settings.pack_tokens, say)
+        samples = field_samples(reader.model, subject.encoder, shown, ANSWER_TOKENS)
+    say.end()
+    return arm, samples
 
 
 def _kept_answers(subject: Subject, cache: AnswerCache, requests: Sequence[Request]) -> list[Answer]:
     wanted = [r.request for r in requests]
     if missing := len(cache.missing(wanted)):
         subject.say.begin("base model answers general requests (kept for later runs)", missing)
-    return cache.answers(subject.reader.model, subject.encoder, wanted, lambda done, _: subject.say.advance(done))
+    model = subject.reader.model
+    with disabled(model):
+        return cache.answers(model, subject.encoder, wanted, lambda done, _: subject.say.advance(done))
 
 
 def _field_records(arm: Arm) -> list[dict[str, Any]]:

@@ -7,47 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from metier.errors import ModelError
-
-
-class _LoraForward(torch.autograd.Function):
-    """y = x W' + b + s (x A') B', with no gradient for the frozen W and b, and no copies beside y.
-
-    x (..., in), weight (out, in), a (r, in), b (out, r).
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
-    ) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        low = rows @ a.T
-        y = nn.functional.linear(rows, weight, bias)
-        y.addmm_(low, b.T, alpha=scaling)
-        ctx.save_for_backward(rows, low, weight, a, b)
-        ctx.scaling, ctx.shape = scaling, x.shape
-        return y.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
-        rows, low, weight, a, b = ctx.saved_tensors
-        grad = grad_outputs[0].reshape(-1, grad_outputs[0].shape[-1])
-        grad_b = (grad.T @ low).mul_(ctx.scaling)
-        grad_low = (grad @ b).mul_(ctx.scaling)
-        grad_a = grad_low.T @ rows
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (grad @ weight).addmm_(grad_low, a).view(ctx.shape)
-        return grad_x, None, None, grad_a, grad_b, None
+from metier.models.replace import replace_forwards
 
 
 def add_lora(model: PreTrainedModel, r: int, alpha: int, seed: int) -> PeftModel:
@@ -62,38 +30,8 @@ def add_lora(model: PreTrainedModel, r: int, alpha: int, seed: int) -> PeftModel
         adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"{type(model).__name__} cannot take LoRA ({error}): choose another model.") from error
-    fuse(adapted)
+    replace_forwards(adapted)
     return adapted
-
-
-def fuse(model: PeftModel) -> int:
-    """Let plain LoRA layers compute through the fused function; returns how many do. Others keep PEFT's forward."""
-    fused = 0
-    for module in model.modules():
-        if isinstance(module, LoraLinear) and _is_plain(module):
-            module.forward = _fused_forward.__get__(module)
-            fused += 1
-    return fused
-
-
-def _is_plain(layer: LoraLinear) -> bool:
-    """Whether the layer computes x W' + b + s (x A') B' and nothing else."""
-    if type(layer.base_layer) is not nn.Linear or len(layer.lora_A) != 1:
-        return False
-    name = next(iter(layer.lora_A))
-    no_dropout = isinstance(layer.lora_dropout[name], nn.Identity)
-    return no_dropout and not layer.lora_variant and not layer.lora_bias[name] and not layer.fan_in_fan_out
-
-
-def _fused_forward(self: LoraLinear, x: Tensor) -> Tensor:
-    base = self.base_layer
-    if self.disable_adapters or self.merged:
-        return nn.functional.linear(x, base.weight, base.bias)
-    name = next(iter(self.lora_A))
-    y: Tensor = _LoraForward.apply(
-        x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
-    )  # type: ignore[no-untyped-call]
-    return y
 
 
 @contextmanager
@@ -177,6 +115,6 @@ def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> Pef
         if isinstance(module, LoraLinear):
             for name in module.scaling:
                 module.scaling[name] *= dial
-    fuse(adapted)
+    replace_forwards(adapted)
     adapted.eval()
     return adapted

@@ -1,4 +1,5 @@
-"""Attention that keeps packed documents apart: each document attends to itself, and no T x T mask over the pack exists.
+"""Attention that keeps packed documents apart: each document attends to itself and to the stem that it shares with
+others; no T x T mask over the pack exists.
 
 Registered with transformers under the name `metier`. Outside `packed(...)` it is transformers' own sdpa attention,
 so that one loaded model trains on packs and generates from padded batches.
@@ -7,7 +8,9 @@ so that one loaded model trains on packs and generates from padded batches.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,35 +21,180 @@ from transformers.masking_utils import sdpa_mask
 from metier.errors import ModelError
 
 NAME = "metier"
+ROWS = 192  # queries of a document that are attended with at once: longer documents skip the keys after their block
+KEPT_ROWS = (
+    384  # documents up to this length keep their probabilities for the backward pass; longer ones form them again
+)
 
 Segment = tuple[int, ...]
 """Lengths in tokens: (document,) or (stem, branch, branch, ...), where each branch sees the stem and itself only."""
 
-_segments: ContextVar[tuple[tuple[Segment, Tensor | None], ...] | None] = ContextVar("segments", default=None)
+
+class Block(NamedTuple):
+    """Queries first:last attend to the stem's keys and to their own document's keys from `document` to their own."""
+
+    stem: slice
+    document: int
+    first: int
+    last: int
+
+    @property
+    def own(self) -> slice:
+        return slice(self.document, self.last)
+
+    @property
+    def n_keys(self) -> int:
+        return int(self.stem.stop - self.stem.start) + self.last - self.document
+
+    @property
+    def is_kept(self) -> bool:
+        return self.n_keys <= KEPT_ROWS
+
+
+def blocks_of(segments: Sequence[Segment]) -> tuple[Block, ...]:
+    """The blocks of queries that cover the segments, end to end; every query stands in exactly one."""
+    blocks: list[Block] = []
+    start = 0
+    for stem, *branches in segments:
+        blocks.extend(_document_blocks(slice(0, 0), start, stem))
+        seen = slice(start, start + stem)
+        start += stem
+        for length in branches:
+            blocks.extend(_document_blocks(seen, start, length))
+            start += length
+    return tuple(blocks)
+
+
+def _document_blocks(stem: slice, start: int, length: int) -> Iterator[Block]:
+    n_blocks = -(-length // ROWS)
+    edges = [start + length * i // n_blocks for i in range(n_blocks + 1)] if n_blocks else []
+    for first, last in pairwise(edges):
+        yield Block(stem, start, first, last)
+
+
+_blocks: ContextVar[tuple[Block, ...] | None] = ContextVar("blocks", default=None)
 
 
 @contextmanager
 def packed(segments: Sequence[Segment]) -> Iterator[None]:
     """Within it, a batch of one row holds these segments, end to end."""
-    token = _segments.set(tuple((s, branch_mask(s) if len(s) > 1 else None) for s in segments))
+    token = _blocks.set(blocks_of(segments))
     try:
         yield
     finally:
-        _segments.reset(token)
+        _blocks.reset(token)
 
 
-def branch_mask(segment: Segment) -> Tensor:
-    """(T, T) booleans: position i attends to j when j is not later and j is in i's branch or in the stem."""
-    branch = torch.repeat_interleave(torch.arange(len(segment)), torch.tensor(segment))
-    allowed = (branch[:, None] == branch[None, :]) | (branch[None, :] == 0)
-    return allowed.tril()
+def current_blocks() -> tuple[Block, ...] | None:
+    """The blocks of the pack that is being read, or None outside `packed`."""
+    return _blocks.get()
 
 
-def window_mask(segment: Segment, sliding_window: int) -> Tensor:
-    """(T, T) booleans: position i is less than the window after j; a branch stands right after the stem."""
-    stem, *branches = segment
-    positions = torch.cat([torch.arange(stem), *(torch.arange(stem, stem + length) for length in branches)])
-    return (positions[:, None] - positions[None, :]) < sliding_window
+def block_mask(block: Block, sliding_window: int | None, like: Tensor) -> Tensor:
+    """(queries, keys): 0 where a query sees a key, -inf where it does not. A branch stands right behind its stem, so
+    the positions of the keys are 0, 1, … and those of the queries the last of them."""
+    n_keys = block.n_keys
+    size = 1 << max(8, (n_keys - 1).bit_length())
+    window = sliding_window if sliding_window is not None and n_keys > sliding_window else 0
+    return _causal(size, window, like.dtype, like.device)[n_keys - (block.last - block.first) : n_keys, :n_keys]
+
+
+@lru_cache(maxsize=8)
+def _causal(size: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    back = torch.arange(size, device=device)[:, None] - torch.arange(size, device=device)[None, :]
+    hidden = back < 0
+    if window:
+        hidden |= back >= window
+    return torch.zeros(size, size, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+
+
+def _seen(states: Tensor, block: Block, groups: int) -> Tensor:
+    """(heads, keys, D) of the keys or values (kv heads, T, D) that a block sees, repeated for its groups of queries."""
+    own = states[:, block.own]
+    if block.stem.stop > block.stem.start:
+        own = torch.cat((states[:, block.stem], own), dim=1)
+    if groups == 1:
+        return own
+    return own[:, None].expand(-1, groups, -1, -1).reshape(-1, *own.shape[1:])
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], scaling: float, window: int | None, out: Tensor
+) -> list[Tensor | None]:
+    """Write the attention of query (H, T, D) to key and value (H_kv, T, D) into out (T, H, D).
+
+    Returns the probabilities of each block (H, queries, keys), None where the backward pass shall form them again.
+    """
+    groups = query.shape[0] // key.shape[0]
+    kept: list[Tensor | None] = []
+    for block in blocks:
+        probability = _probabilities(query, key, block, scaling, window)
+        rows = torch.bmm(probability, _seen(value, block, groups))
+        out[block.first : block.last] = rows.transpose(0, 1)
+        kept.append(probability if block.is_kept else None)
+    return kept
+
+
+def _probabilities(query: Tensor, key: Tensor, block: Block, scaling: float, window: int | None) -> Tensor:
+    keys = _seen(key, block, query.shape[0] // key.shape[0])
+    mask = block_mask(block, window, query)
+    scores = torch.baddbmm(mask, query[:, block.first : block.last], keys.transpose(1, 2), alpha=scaling)
+    return torch.softmax(scores, dim=-1)
+
+
+def attend_backward(
+    grad_out: Tensor,
+    states: tuple[Tensor, Tensor, Tensor],
+    grads: tuple[Tensor, Tensor, Tensor],
+    blocks: Sequence[Block],
+    kept: Sequence[Tensor | None],
+    scaling: float,
+    window: int | None,
+) -> None:
+    """Write the gradients of `attend`: grad_out (T, H, D); states and grads are (query, key, value), shaped alike.
+
+    grads[1] and grads[2] must be zeros: the stem's keys gather a share from every branch.
+    """
+    query, key, value = states
+    grad_query, grad_key, grad_value = grads
+    n_kv, _, width = key.shape
+    groups = query.shape[0] // n_kv
+    for block, probability in zip(blocks, kept, strict=True):
+        rows = slice(block.first, block.last)
+        p = _probabilities(query, key, block, scaling, window) if probability is None else probability
+        grad_rows = grad_out[rows].transpose(0, 1)
+        grad_p = torch.bmm(grad_rows, _seen(value, block, groups).transpose(1, 2))
+        grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(scaling)
+        grad_query[:, rows] = torch.bmm(grad_scores, _seen(key, block, groups))
+        for grad, all_heads in (
+            (grad_key, torch.bmm(grad_scores.transpose(1, 2), query[:, rows])),
+            (grad_value, torch.bmm(p.transpose(1, 2), grad_rows)),
+        ):
+            seen = all_heads.view(n_kv, groups, -1, width).sum(1) if groups > 1 else all_heads
+            n_stem = block.stem.stop - block.stem.start
+            if n_stem:
+                grad[:, block.stem] += seen[:, :n_stem]
+            grad[:, block.own] += seen[:, n_stem:]
+
+
+class _PackedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], scaling: float, window: int | None
+    ) -> Tensor:
+        out = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
+        kept = attend(query, key, value, blocks, scaling, window, out)
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.options = (blocks, scaling, window)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        query, key, value, *kept = ctx.saved_tensors
+        grads = (torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value))
+        blocks, scaling, window = ctx.options
+        attend_backward(grad_outputs[0], (query, key, value), grads, blocks, kept, scaling, window)
+        return *grads, None, None, None
 
 
 def attention(
@@ -63,34 +211,23 @@ def attention(
     """query (1, H, T, D), key and value (1, H_kv, T, D), segments end to end along T; returns (1, T, H, D).
 
     Raises:
-        ModelError: the architecture asks for something that this path does not compute (soft caps, sinks).
+        ModelError: the architecture asks for something that this path does not compute (soft caps, sinks, dropout).
     """
-    segments = _segments.get()
-    if segments is None:
+    blocks = _blocks.get()
+    if blocks is None:
         result: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
         return result
-    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+    if dropout or any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ModelError(f"{type(module).__name__} needs an attention that packed documents do not have here.")
-    lengths = [sum(segment) for segment, _ in segments]
-    grouped = query.shape[1] != key.shape[1]
-    outputs = []
-    parts = (torch.split(states, lengths, dim=2) for states in (query, key, value))
-    for (segment, mask), q, k, v in zip(segments, *parts, strict=True):
-        if sliding_window is not None and sum(segment) > sliding_window:
-            seen = branch_mask(segment) if mask is None else mask
-            mask = (seen & window_mask(segment, sliding_window)).to(q.device)
-        outputs.append(
-            nn.functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-            )
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out: Tensor = _PackedAttention.apply(query[0], key[0], value[0], blocks, scale, sliding_window)  # type: ignore[no-untyped-call]
+    return out[None], None
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    return None if _segments.get() is not None else sdpa_mask(*args, **kwargs)
+    return None if _blocks.get() is not None else sdpa_mask(*args, **kwargs)
 
 
 AttentionInterface.register(NAME, attention)

@@ -48,6 +48,11 @@ class Encoded:
     def n_supervised(self) -> int:
         return sum(1 for kind in self.loss if kind)
 
+    @property
+    def n_before_loss(self) -> int:
+        """Tokens before the first that carries loss."""
+        return next((i for i, kind in enumerate(self.loss) if kind), len(self.ids))
+
     def without_end(self) -> "Encoded":
         """For an answer that was cut by a token limit: teaching an end there would teach it to stop mid-sentence."""
         return replace(self, loss=tuple(Loss.NONE if kind == Loss.END else kind for kind in self.loss))

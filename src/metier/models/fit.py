@@ -13,8 +13,8 @@ from metier.models.loss import CHUNK_BYTES
 RUNTIME_BYTES = 420_000_000  # Python, torch, transformers and peft, before any model
 TRAINED_BYTES = 12  # beside each trained weight: its gradient and Adam's two moments
 # Floats kept for the backward pass, for each input and output of a linear layer and each token: norms, attention and
-# the gate keep theirs too. Measured on the embedded model, 256 to 1,024 tokens a pack.
-KEPT_PER_FEATURE = 1.6
+# the gate keep theirs too. Measured on the embedded model at 1,024 tokens a pack.
+KEPT_PER_FEATURE = 0.9
 LOGITS_ALIVE = 2  # chunks of logits at one time: themselves and their probabilities
 SMALLEST_PACK = 128
 

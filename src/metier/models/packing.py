@@ -12,13 +12,15 @@ from metier.errors import ModelError
 from metier.models.attention import Segment, packed
 from metier.models.encoding import Encoded, Loss
 from metier.models.loss import summed_nll, token_nll
+from metier.models.replace import replace_forwards
 
 
 @dataclass(frozen=True)
 class Pack:
     """Documents end to end: T tokens, N of them supervised.
 
-    input_ids (1, T) · position_ids (1, T), from 0 in each document · segments: lengths of the documents
+    input_ids (1, T) · position_ids (1, T), from 0 in each document, a branch going on from its stem
+    segments: lengths of the documents, or of a stem and the documents behind it
     predictors (N,): positions whose next token is supervised · labels (N,): those tokens
     owners (N,): index into `items` of the document (or branch) that each label belongs to
     """
@@ -36,45 +38,143 @@ class Pack:
         return self.input_ids.shape[1]
 
 
+class _Layout:
+    """The lists of a pack under construction."""
+
+    def __init__(self) -> None:
+        self.items: list[str] = []
+        self.segments: list[Segment] = []
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.predictors: list[int] = []
+        self.labels: list[int] = []
+        self.owners: list[int] = []
+
+    def add(self, stem: Sequence[int], branches: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+        """A stem and what follows it: (item, its ids, which of them carry loss); a stem alone carries none.
+
+        The first id of a branch is predicted at the last of the stem, so a branch with loss there needs one.
+        """
+        last = len(self.ids) + len(stem) - 1
+        self.ids.extend(stem)
+        self.positions.extend(range(len(stem)))
+        self.segments.append((len(stem), *(len(ids) for _, ids, _ in branches)) if stem else (len(branches[0][1]),))
+        for item, ids, supervised in branches:
+            start = len(self.ids)
+            self.ids.extend(ids)
+            self.positions.extend(range(len(stem), len(stem) + len(ids)))
+            self.predictors.extend(start + i - 1 if i else last for i in supervised)
+            self.labels.extend(ids[i] for i in supervised)
+            self.owners.extend([len(self.items)] * len(supervised))
+            self.items.append(item)
+
+    def pack(self) -> Pack:
+        return Pack(
+            items=tuple(self.items),
+            segments=tuple(self.segments),
+            input_ids=torch.tensor(self.ids)[None],
+            position_ids=torch.tensor(self.positions)[None],
+            predictors=torch.tensor(self.predictors, dtype=torch.long),
+            labels=torch.tensor(self.labels, dtype=torch.long),
+            owners=torch.tensor(self.owners, dtype=torch.long),
+        )
+
+
+KEY_TOKENS = 8  # documents that begin with the same ids, as many as this, are put behind one stem
+"""Shorter common starts cost more in calls than they save in tokens."""
+
+
 def pack(documents: Sequence[Encoded], with_end: bool = True) -> Pack:
-    """One pack of all the documents; the end tokens carry loss in training (`with_end`), not in scoring."""
-    ids: list[int] = []
-    positions: list[int] = []
-    predictors: list[int] = []
-    owners: list[int] = []
-    for owner, document in enumerate(documents):
-        offset = len(ids)
-        ids.extend(document.ids)
-        positions.extend(range(len(document.ids)))
-        for i, kind in enumerate(document.loss):
-            if kind == Loss.TEXT or (kind == Loss.END and with_end):
-                predictors.append(offset + i - 1)
-                owners.append(owner)
-    input_ids = torch.tensor(ids)
-    predictor = torch.tensor(predictors, dtype=torch.long)
-    return Pack(
-        items=tuple(document.item for document in documents),
-        segments=tuple((len(document.ids),) for document in documents),
-        input_ids=input_ids[None],
-        position_ids=torch.tensor(positions)[None],
-        predictors=predictor,
-        labels=input_ids[predictor + 1],
-        owners=torch.tensor(owners, dtype=torch.long),
-    )
+    """One pack of all the documents; the end tokens carry loss in training (`with_end`), not in scoring.
+
+    What several documents have in common at their start without loss, as a rule the system prompt and the opening of
+    the template, stands in the pack once, as a stem that each of them sees.
+    """
+    layout = _Layout()
+    for group in _by_start(documents):
+        n_common = _n_common(group) if len(group) > 1 else 0
+        if not n_common:
+            for document in group:
+                layout.add((), [_branch(document, 0, with_end)])
+            continue
+        layout.add(group[0].ids[:n_common], [_branch(document, n_common, with_end) for document in group])
+    return layout.pack()
+
+
+def _branch(document: Encoded, n_common: int, with_end: bool) -> tuple[str, Sequence[int], list[int]]:
+    kinds = document.loss[n_common:]
+    supervised = [i for i, kind in enumerate(kinds) if kind == Loss.TEXT or (kind == Loss.END and with_end)]
+    return document.item, document.ids[n_common:], supervised
+
+
+def _by_start(documents: Sequence[Encoded]) -> list[list[Encoded]]:
+    """Groups of documents that may share a stem, in the order of their first members."""
+    groups: dict[tuple[int, ...], list[Encoded]] = {}
+    for document in documents:
+        groups.setdefault(_key(document), []).append(document)
+    return list(groups.values())
+
+
+def _key(document: Encoded) -> tuple[int, ...]:
+    """The start by which documents are grouped; of one that can share none, a key of its own kind."""
+    return document.ids[:KEY_TOKENS] if not any(document.loss[:KEY_TOKENS]) else ()
+
+
+def _n_common(group: Sequence[Encoded]) -> int:
+    """Tokens that all of a group begin with, none of them with loss, and at least one left to every document."""
+    first = group[0].ids
+    if not _key(group[0]):
+        return 0
+    longest = min(min(document.n_before_loss, len(document.ids) - 1) for document in group)
+    same = (i for i in range(KEY_TOKENS, longest) if any(document.ids[i] != first[i] for document in group))
+    n_common = next(same, longest)
+    return n_common if n_common >= KEY_TOKENS else 0
 
 
 def packs_of(documents: Iterable[Encoded], n_tokens: int, with_end: bool = True) -> Iterator[Pack]:
-    """Fill packs in the order given: each holds at least one document and at most `n_tokens` unless one is longer."""
+    """Fill packs in the order given: each holds at least one document, and at most `n_tokens` tokens (shared ones
+    counted once) unless one document is longer."""
+    for group in divide(documents, n_tokens):
+        yield pack(group, with_end)
+
+
+def divide(documents: Iterable[Encoded], n_tokens: int) -> Iterator[list[Encoded]]:
+    """The documents of each pack of `packs_of`, in the order of its items."""
     current: list[Encoded] = []
-    size = 0
+    starts: dict[tuple[int, ...], tuple[int, int, int]] = {}  # key → documents, their tokens, tokens in common
     for document in documents:
-        if current and size + len(document.ids) > n_tokens:
-            yield pack(current, with_end)
-            current, size = [], 0
+        key = _key(document)
+        grown = _grown(starts.get(key), document, current)
+        others = sum(_size(start) for k, start in starts.items() if k != key)
+        if current and others + _size(grown) > n_tokens:
+            yield _ordered(current)
+            current, starts = [], {}
+            grown = _grown(None, document, [])
         current.append(document)
-        size += len(document.ids)
+        starts[key] = grown
     if current:
-        yield pack(current, with_end)
+        yield _ordered(current)
+
+
+def _ordered(documents: Sequence[Encoded]) -> list[Encoded]:
+    return [document for group in _by_start(documents) for document in group]
+
+
+def _grown(start: tuple[int, int, int] | None, document: Encoded, current: Sequence[Encoded]) -> tuple[int, int, int]:
+    if start is None:
+        return 1, len(document.ids), 0
+    n, size, n_common = start
+    key = _key(document)
+    if not key:
+        return n + 1, size + len(document.ids), 0
+    fellow = next(d for d in current if _key(d) == key)
+    pair = _n_common((fellow, document))
+    return n + 1, size + len(document.ids), pair if n == 1 else min(n_common, pair)
+
+
+def _size(start: tuple[int, int, int]) -> int:
+    n, size, n_common = start
+    return size - (n - 1) * n_common
 
 
 @dataclass(frozen=True)
@@ -92,33 +192,11 @@ class Branches:
 
 def pack_branches(documents: Sequence[Branches]) -> Pack:
     """Every stem once, its branches after it; owners number the branches over the whole pack."""
-    ids: list[int] = []
-    positions: list[int] = []
-    predictors: list[int] = []
-    labels: list[int] = []
-    owners: list[int] = []
-    owner = 0
+    layout = _Layout()
     for document in documents:
-        stem_last = len(ids) + len(document.stem) - 1
-        ids.extend(document.stem)
-        positions.extend(range(len(document.stem)))
-        for branch in document.branches:
-            start = len(ids)
-            ids.extend(branch)
-            positions.extend(range(len(document.stem), len(document.stem) + len(branch)))
-            predictors.extend([stem_last, *range(start, start + len(branch) - 1)])
-            labels.extend(branch)
-            owners.extend([owner] * len(branch))
-            owner += 1
-    return Pack(
-        items=tuple(f"{d.item}#{i}" for d in documents for i in range(len(d.branches))),
-        segments=tuple((len(d.stem), *map(len, d.branches)) for d in documents),
-        input_ids=torch.tensor(ids)[None],
-        position_ids=torch.tensor(positions)[None],
-        predictors=torch.tensor(predictors),
-        labels=torch.tensor(labels),
-        owners=torch.tensor(owners),
-    )
+        named = [(f"{document.item}#{i}", ids, range(len(ids))) for i, ids in enumerate(document.branches)]
+        layout.add(document.stem, named)
+    return layout.pack()
 
 
 class PackReader:
@@ -135,13 +213,24 @@ class PackReader:
         self.inner: Any = inner
         self.head: Any = inner.get_output_embeddings()
         self.softcap = float(getattr(inner.config, "final_logit_softcapping", None) or 0.0)
+        replace_forwards(model)
         self.why_plain = self._why_plain()
 
     def summed_nll(self, batch: Pack) -> Tensor:
         """Scalar: nats summed over the supervised tokens; its gradient reaches the adapter."""
+        return self._nll(batch)[0]
+
+    def row_nll(self, batch: Pack) -> tuple[Tensor, Tensor]:
+        """(scalar as `summed_nll`, (items,) float64 without gradient: nats of each item of the pack)."""
+        total, tokens = self._nll(batch)
+        by_item = torch.zeros(len(batch.items), dtype=torch.float64)
+        return total, by_item.index_add_(0, batch.owners, tokens.detach().double())
+
+    def _nll(self, batch: Pack) -> tuple[Tensor, Tensor]:
+        """(their sum, (N,) nats of each supervised token)"""
         if self.why_plain:
-            logits = self._plain_logits(batch)
-            return nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+            tokens = nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
+            return tokens.sum(), tokens
         return summed_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
 
     @torch.no_grad()

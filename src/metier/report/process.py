@@ -156,7 +156,8 @@ def _number(value: float | None) -> str:
 
 def curve_panel(metrics: Sequence[Mapping[str, Json]]) -> dict[str, Json] | None:
     """The training curve; None when metrics.jsonl held no step with a loss."""
-    points = [point for point in metrics if point.get("step") is not None and point.get("loss") is not None]
+    held = [point for point in metrics if point.get("step") is not None and point.get("loss") is not None]
+    points = list({point["step"]: point for point in held}.values())  # after a rollback, the steps that counted
     if not points:
         return None
     steps, losses = [point["step"] for point in points], [point["loss"] for point in points]

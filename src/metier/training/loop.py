@@ -3,26 +3,41 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from metier.errors import DataError, DivergedError
-from metier.models.packing import Pack, PackReader, packs_of
+from metier.errors import DataError, DivergedError, RunError
+from metier.models.packing import PackReader, divide, pack
+from metier.training.checkpoint import Checkpoint, restore, training_tensors
+from metier.training.journal import Journal, RowLoss
+from metier.training.memory import or_none_without_memory, smaller_packs
 from metier.training.schedule import lr_at
 from metier.training.stream import Step
 
 MAX_GRAD_NORM = 1.0
+FEWEST_STEPS_APART = 4  # two anchors
+ANCHORS = 10  # in a run
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps planned, peak learning rate, and tokens in one forward pass."""
+
+    n_steps: int
+    peak_lr: float
+    pack_tokens: int
 
 
 @dataclass(frozen=True)
 class StepMetrics:
     """One optimizer step; a line of metrics.jsonl.
 
-    loss is in nats per supervised token; tokens and seconds are those of the step.
+    loss is in nats per supervised token; tokens and seconds are those of the step. After a rollback, steps that come
+    again have one more `rollbacks` than the lines that they replace.
     """
 
     step: int
@@ -35,6 +50,17 @@ class StepMetrics:
     replay_tokens: int
     tokens_per_s: float
     seconds: float
+    rollbacks: int = 0
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """The step whose loss or gradient norm was not finite, the step gone back to, and the rows that it had."""
+
+    step: int
+    to_step: int
+    why: str
+    rows: list[str]
 
 
 @dataclass
@@ -48,7 +74,14 @@ class Trained:
     n_documents: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    pack_tokens: int = 0  # of the recipe, or fewer where memory asked for it
+    rollbacks: list[Rollback] = field(default_factory=list)
     windows: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    @property
+    def lr_factor(self) -> float:
+        """Every rollback halves the rate."""
+        return 0.5 ** len(self.rollbacks)
 
     @property
     def bytes_by_item(self) -> dict[str, int]:
@@ -61,101 +94,158 @@ class Trained:
 
 @dataclass
 class Begun:
-    """A run that the loop takes over: its optimizer, and what it has done so far."""
+    """A run that the loop takes over: its optimizer, what it has done, and the steps that no journal holds yet."""
 
     optimizer: torch.optim.Optimizer
     done: Trained
+    steps: list[tuple[StepMetrics, list[RowLoss]]] = field(default_factory=list)
 
 
-def begin(reader: PackReader, peak_lr: float) -> Begun:
+def begin(reader: PackReader, recipe: Recipe) -> Begun:
     """A run before its first step, over the parameters of `reader.model` that require a gradient."""
     parameters = [p for p in reader.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=peak_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
-    return Begun(optimizer, Trained())
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.peak_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    return Begun(optimizer, Trained(pack_tokens=recipe.pack_tokens))
 
 
 def train(
     reader: PackReader,
-    steps: Iterator[Step],
-    n_steps: int,
-    peak_lr: float,
-    pack_tokens: int,
+    stream: Callable[[], Iterator[Step]],
+    recipe: Recipe,
     on_step: Callable[[StepMetrics], None],
     should_stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda _: None,
+    journal: Journal | None = None,
     begun: Begun | None = None,
 ) -> Trained:
-    """Train the parameters of `reader.model` that require a gradient for `n_steps` steps, or until the data ends.
+    """Train the parameters of `reader.model` that require a gradient to the end of the recipe or of the data.
 
-    With `begun`, its steps are the first of the `n_steps` and `steps` brings the others; one that was interrupted
-    stays as it is. `should_stop` is asked after each step; the weights are always those of a whole step.
+    stream: makes the steps, from the first, the same every time. `should_stop` is asked after each step; the weights
+    are always those of a whole step. With a `journal` the run goes on from the checkpoint found there, writes new
+    ones, and rolls back once from a number that is not finite; without one it keeps nothing and stops at the first.
+
+    With `begun`, its steps are the first of the recipe and of the `stream`; a new journal gets them, too.
 
     Raises:
         DataError: a step without a supervised token.
-        DivergedError: a loss or a gradient norm that is not finite; the message names the rows.
+        DivergedError: a loss or a gradient norm that is not finite, and no second try left; the message names the rows.
+        RunError: the disk refuses, or the checkpoint is of another run.
     """
-    begun = begun or begin(reader, peak_lr)
+    begun = begun or begin(reader, recipe)
     optimizer, done = begun.optimizer, begun.done
-    n_left = 0 if done.interrupted else n_steps - done.n_steps
+    is_new = journal is None or journal.found is None
+    if journal is not None and journal.found is not None:
+        done = _go_on(reader, optimizer, journal.found, recipe)
+    upcoming = _after(stream(), done)
     reader.model.train()
     try:
-        for number, step in enumerate(islice(steps, n_left), done.n_steps):
+        if journal is not None:
+            for metrics, rows in begun.steps if is_new else ():
+                journal.write_rows(metrics.step, metrics.rollbacks, rows)
+                journal.metrics.write(**asdict(metrics))
+            _save(reader, optimizer, journal, recipe, done, is_first=is_new)
+        while done.n_steps < recipe.n_steps and (step := next(upcoming, None)) is not None:
             started = time.perf_counter()
-            lr = lr_at(number, n_steps, peak_lr)
+            lr = lr_at(done.n_steps, recipe.n_steps, recipe.peak_lr) * done.lr_factor
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss, grad_norm, n_supervised = train_step(reader, optimizer, step, pack_tokens)
+            update = _update_that_fits(reader, optimizer, step, done, say)
             seconds = time.perf_counter() - started
-            _count(done, step, n_supervised, seconds)
-            on_step(
-                StepMetrics(
-                    step=number + 1,
-                    epoch=step.epoch,
-                    loss=loss,
-                    lr=lr,
-                    grad_norm=grad_norm,
-                    tokens=step.n_tokens,
-                    supervised_tokens=n_supervised,
-                    replay_tokens=step.n_replay_tokens,
-                    tokens_per_s=step.n_tokens / seconds,
-                    seconds=seconds,
-                )
+            if journal is not None:
+                journal.write_rows(done.n_steps + 1, len(done.rollbacks), update.rows)
+            if not update.is_finite:
+                why = _why_not_finite(done.n_steps + 1, update)
+                if journal is None or done.rollbacks:
+                    raise DivergedError(f"{why}: lower --lr or inspect these rows.")
+                done = _roll_back(reader, optimizer, journal, recipe, done, why, update)
+                say(f"{why}: going back to step {done.n_steps} and on from there at half the learning rate")
+                upcoming = _after(stream(), done)
+                continue
+            _count(done, step, update.n_supervised, seconds)
+            metrics = StepMetrics(
+                step=done.n_steps,
+                epoch=step.epoch,
+                loss=update.loss,
+                lr=lr,
+                grad_norm=update.grad_norm,
+                tokens=step.n_tokens,
+                supervised_tokens=update.n_supervised,
+                replay_tokens=step.n_replay_tokens,
+                tokens_per_s=step.n_tokens / seconds,
+                seconds=seconds,
+                rollbacks=len(done.rollbacks),
             )
+            if journal is not None:
+                journal.metrics.write(**asdict(metrics))
+            else:
+                begun.steps.append((metrics, update.rows))
+            on_step(metrics)
             if should_stop():
                 done.interrupted = True
                 break
+            if journal is not None and (journal.checkpoints.is_due() or _is_anchor(done.n_steps, recipe)):
+                _save(reader, optimizer, journal, recipe, done)
+        if journal is not None:
+            _save(reader, optimizer, journal, recipe, done)
     finally:
         reader.model.eval()
     return done
 
 
-def train_step(
-    reader: PackReader, optimizer: torch.optim.Optimizer, step: Step, pack_tokens: int
-) -> tuple[float, float, int]:
-    """One update; returns (loss in nats per supervised token, gradient norm before clipping, supervised tokens).
+class Update(NamedTuple):
+    """loss in nats per supervised token · gradient norm before clipping · supervised tokens · every row's loss."""
+
+    loss: float
+    grad_norm: float
+    n_supervised: int
+    rows: list[RowLoss]
+
+    @property
+    def is_finite(self) -> bool:
+        """The weights were updated only then."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+def train_step(reader: PackReader, optimizer: torch.optim.Optimizer, step: Step, pack_tokens: int) -> Update:
+    """One update of the weights; none where the loss or the gradient norm is not finite.
 
     The losses of all packs are summed and divided once by the step's supervised tokens, so that the update does not
     depend on how the step is cut into packs.
     """
-    packs = list(packs_of(step.documents, pack_tokens))
+    groups = list(divide(step.documents, pack_tokens))
+    packs = [pack(group) for group in groups]
     n_supervised = sum(len(p.labels) for p in packs)
     if n_supervised == 0:
-        raise DataError(f"no supervised tokens in a step ({_rows(packs)}): every token is masked; check these rows.")
-    total = 0.0
+        names = _listed([document.item for document in step.documents])
+        raise DataError(f"no supervised tokens in a step ({names}): every token is masked; check these rows.")
+    total, nats = 0.0, []
     for batch in packs:
-        nll = reader.summed_nll(batch)
+        nll, by_item = reader.row_nll(batch)
         (nll / n_supervised).backward()  # type: ignore[no-untyped-call]
         total += nll.item()
-    loss = total / n_supervised
+        nats += by_item.tolist()
     parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
     grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM))
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        optimizer.zero_grad(set_to_none=True)
-        raise DivergedError(
-            f"loss {loss:g}, gradient norm {grad_norm:g} at rows {_rows(packs)}: lower --lr or inspect these rows."
-        )
-    optimizer.step()
+    documents = [document for group in groups for document in group]
+    rows = [RowLoss(d.item, d.window, d.n_supervised, n) for d, n in zip(documents, nats, strict=True)]
+    update = Update(total / n_supervised, grad_norm, n_supervised, rows)
+    if update.is_finite:
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss, grad_norm, n_supervised
+    return update
+
+
+def _update_that_fits(
+    reader: PackReader, optimizer: torch.optim.Optimizer, step: Step, done: Trained, say: Callable[[str], None]
+) -> Update:
+    """Smaller packs where memory runs out, and the same step."""
+    while True:
+        update = or_none_without_memory(lambda: train_step(reader, optimizer, step, done.pack_tokens))
+        if update is not None:
+            return update
+        optimizer.zero_grad(set_to_none=True)
+        done.pack_tokens = smaller_packs(step.documents, done.pack_tokens)
+        say(f"memory ran out at step {done.n_steps + 1}: packs of {done.pack_tokens} tokens from here, the same steps")
 
 
 def _count(done: Trained, step: Step, n_supervised: int, seconds: float) -> None:
@@ -165,10 +255,90 @@ def _count(done: Trained, step: Step, n_supervised: int, seconds: float) -> None
     done.n_replay_tokens += step.n_replay_tokens
     done.n_documents += len(step.documents)
     done.seconds += seconds
+    _count_windows(done, step)
+
+
+def _count_windows(done: Trained, step: Step) -> None:
     done.windows.update({(document.item, document.window): document.n_bytes for document in step.documents})
 
 
-def _rows(packs: list[Pack], limit: int = 8) -> str:
-    names = [item for batch in packs for item in batch.items]
+def _is_anchor(step: int, recipe: Recipe) -> bool:
+    return step % max(FEWEST_STEPS_APART, math.ceil(recipe.n_steps / ANCHORS)) == 0
+
+
+def _save(
+    reader: PackReader,
+    optimizer: torch.optim.Optimizer,
+    journal: Journal,
+    recipe: Recipe,
+    done: Trained,
+    is_first: bool = False,
+) -> None:
+    """The first one of a run is an anchor at whatever step it begins.
+
+    windows are left out: they come back when the steps that were taken are passed over."""
+    counters = {name: value for name, value in asdict(done).items() if name not in ("windows", "interrupted")}
+    schedule = {"n_steps": recipe.n_steps, "peak_lr": recipe.peak_lr, "lr_factor": done.lr_factor}
+    facts = {"trained": counters, "schedule": schedule}
+    tensors = training_tensors(reader.model, optimizer)
+    journal.save(done.n_steps, tensors, facts, is_first or _is_anchor(done.n_steps, recipe))
+
+
+def _go_on(reader: PackReader, optimizer: torch.optim.Optimizer, found: Checkpoint, recipe: Recipe) -> Trained:
+    """Everything as it was at a checkpoint, but for `windows`."""
+    schedule = found.facts["schedule"]
+    if (schedule["n_steps"], schedule["peak_lr"]) != (recipe.n_steps, recipe.peak_lr):
+        raise RunError(
+            f"the checkpoint of step {found.step} is of {schedule['n_steps']} steps at a rate of "
+            f"{schedule['peak_lr']:g}, the plan of {recipe.n_steps} at {recipe.peak_lr:g}: put plan.json back."
+        )
+    restore(reader.model, optimizer, found)
+    counters = found.facts["trained"]
+    done = Trained(**{**counters, "rollbacks": [Rollback(**r) for r in counters["rollbacks"]]})
+    done.pack_tokens = min(done.pack_tokens, recipe.pack_tokens)
+    return done
+
+
+def _after(stream: Iterator[Step], done: Trained) -> Iterator[Step]:
+    """The steps that are still to be taken; those that were are encoded again, which is cheap, and not trained."""
+    n_tokens = 0
+    for step in islice(stream, done.n_steps):
+        n_tokens += step.n_tokens
+        _count_windows(done, step)
+    if n_tokens != done.n_tokens:
+        raise RunError(
+            f"the first {done.n_steps} steps held {done.n_tokens} tokens and hold {n_tokens} now: the data or the "
+            "general answers changed; begin a new run."
+        )
+    return stream
+
+
+def _roll_back(
+    reader: PackReader,
+    optimizer: torch.optim.Optimizer,
+    journal: Journal,
+    recipe: Recipe,
+    done: Trained,
+    why: str,
+    failed: Update,
+) -> Trained:
+    """To the newest anchor with a step after it that went well, if there is one: at the very weights that failed, a
+    smaller rate would change nothing."""
+    anchor = journal.checkpoints.anchor_before(done.n_steps)
+    back = _go_on(reader, optimizer, anchor, recipe)
+    rows = [row.item for row in failed.rows]
+    back.rollbacks = [*done.rollbacks, Rollback(done.n_steps + 1, back.n_steps, why, rows)]
+    back.seconds, back.pack_tokens = done.seconds, done.pack_tokens
+    return back
+
+
+def _why_not_finite(number: int, update: Update) -> str:
+    """The rows whose own loss is not finite are the ones to look at, if there are such."""
+    odd = [row.item for row in update.rows if not math.isfinite(row.nats)]
+    names = _listed(odd or [row.item for row in update.rows])
+    return f"step {number} has loss {update.loss:g}, gradient norm {update.grad_norm:g} at rows {names}"
+
+
+def _listed(names: Sequence[str], limit: int = 8) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from metier.errors import RunError
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, packs_of
+from metier.runs import RunFolder, read_json
 from metier.settings import Settings
 from metier.training.probe import JUDGED_ROWS, MAX_SHARE, ProbePlan, probe_plan
 from metier.training.replay import TOKENS_PER_ANSWERED_REQUEST, n_requests
@@ -67,7 +69,7 @@ class EvidencePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done; plan.json. Times are estimates in seconds."""
+    """What will be done; plan.json, with the threads beside it. Times are estimates in seconds."""
 
     train_tokens: int
     steps: int
@@ -83,6 +85,25 @@ class Plan:
     train_s: float
     evidence_s: float
     notes: tuple[str, ...]
+
+
+def read_plan(run: RunFolder) -> Plan | None:
+    """The plan of a run that goes on: it is measured once. None where none was made yet.
+
+    Raises:
+        RunError: plan.json was changed into something else.
+    """
+    if not run.plan.exists():
+        return None
+    try:
+        values = dict(read_json(run.plan))
+        del values["threads"]
+        probe = values["probe"]
+        values["probe"] = ProbePlan(**{**probe, "rates": tuple(probe["rates"])}) if probe else None
+        values |= {"evidence": EvidencePlan(**values["evidence"]), "speed": Speed(**values["speed"])}
+        return Plan(**{**values, "notes": tuple(values["notes"])})
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f"{run.plan} is no plan: put the file back, or begin a new run.") from None
 
 
 SMALLEST = EvidencePlan(field_items=40, texts=30, requests=60, choices=120)

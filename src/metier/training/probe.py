@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from metier.errors import DivergedError
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, pack, packs_of
-from metier.training.loop import Begun, StepMetrics, Trained, begin, train
+from metier.training.loop import Begun, Recipe, StepMetrics, Trained, begin, train
 from metier.training.stream import Step
 
 # The table's rate first: it is what was trained when the probe is stopped early, and it wins a draw.
@@ -117,12 +117,11 @@ class Tried:
 
 @dataclass(frozen=True)
 class Probed:
-    """What the probe found. `begun` and `metrics` are those of the chosen rate's steps, which are the run's first."""
+    """What the probe found. `begun` is the chosen rate's run so far, whose steps are the first."""
 
     lr: float
     tried: tuple[Tried, ...]
     begun: Begun
-    metrics: tuple[StepMetrics, ...]
     base_bits_per_byte: float
     judging_tokens: int
     judging_seconds: float
@@ -132,7 +131,7 @@ class Probed:
         lost = [t for t in self.tried if t.lr != self.lr]
         return {
             "chosen": self.lr,
-            "steps": len(self.metrics),
+            "steps": self.begun.done.n_steps,
             "kl_weight": KL_WEIGHT,
             "base_bits_per_byte": self.base_bits_per_byte,
             "tried": [asdict(t) for t in self.tried],
@@ -146,9 +145,10 @@ class Probed:
         """What a person is told."""
         judged = ", ".join(f"{t.lr:g}: {_figure(t.judged)}" for t in self.tried)
         cost = sum(t.seconds for t in self.tried if t.lr != self.lr) + self.judging_seconds
+        tries = f"trying {len(self.tried)} for {self.begun.done.n_steps} steps"
         return (
-            f"learning rate {self.lr:g} by trying {len(self.tried)} for {len(self.metrics)} steps ({judged} bits per "
-            f"byte of held-out rows and of forgetting; base {self.base_bits_per_byte:.3f}); {cost:.0f} s"
+            f"learning rate {self.lr:g} by {tries} ({judged} bits per byte of held-out rows and of forgetting; "
+            f"base {self.base_bits_per_byte:.3f}); {cost:.0f} s"
         )
 
 
@@ -158,16 +158,16 @@ def _figure(judged: float | None) -> str:
 
 def probe(
     reader: PackReader,
-    stream: Iterator[Step],
+    stream: Callable[[], Iterator[Step]],
     planned: ProbePlan,
-    n_steps: int,
-    pack_tokens: int,
+    recipe: Recipe,
     judge: Judge,
     on_step: Callable[[StepMetrics], None],
     should_stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Probed:
     """Train the first steps of `stream` at each rate, from the same start and with an optimizer of its own, as the
-    first of `n_steps`; leave the model as the best rate made it, for `train` to go on from `begun`.
+    first of the recipe but for its rate; leave the model as the best rate made it, for `train` to go on from `begun`.
 
     Told to stop, it leaves the best of the rates that were judged, or what the first one has so far.
 
@@ -175,23 +175,19 @@ def probe(
         DataError: as `train`.
         DivergedError: every rate diverged.
     """
-    first = list(islice(stream, planned.steps))
+    first = list(islice(stream(), planned.steps))
     parameters = [p for p in reader.model.parameters() if p.requires_grad]
     start = [p.detach().clone() for p in parameters]
     tried: list[Tried] = []
-    best: tuple[float, Tried, Begun, list[StepMetrics], list[Tensor]] | None = None
+    best: tuple[float, Tried, Begun, list[Tensor]] | None = None
     diverged: DivergedError | None = None
     stopped = False
     for lr in planned.rates:
         _restore(parameters, start)
-        begun, metrics = begin(reader, lr), list[StepMetrics]()
-
-        def remember(step: StepMetrics, metrics: list[StepMetrics] = metrics) -> None:
-            metrics.append(step)
-            on_step(step)
-
+        tried_recipe = replace(recipe, peak_lr=lr)
+        begun = begin(reader, tried_recipe)
         try:
-            done = train(reader, iter(first), n_steps, lr, pack_tokens, remember, should_stop, begun)
+            done = train(reader, lambda: iter(first), tried_recipe, on_step, should_stop, say, begun=begun)
         except DivergedError as error:
             diverged = error
             tried.append(_tried(lr, begun.done, None))
@@ -201,16 +197,16 @@ def probe(
         tried.append(result)
         judged = math.inf if result.judged is None else result.judged
         if best is None or judged < best[0]:
-            best = judged, result, begun, metrics, [p.detach().clone() for p in parameters]
+            best = judged, result, begun, [p.detach().clone() for p in parameters]
         if stopped:
             break
     if best is None:
         raise diverged or AssertionError("no rate was tried")
-    _, winner, begun, metrics, weights = best
+    _, winner, begun, weights = best
     _restore(parameters, weights)
     begun.done.interrupted = stopped
     tokens, seconds = judge.tokens_read, judge.seconds
-    return Probed(winner.lr, tuple(tried), begun, tuple(metrics), judge.base_bits, tokens, seconds)
+    return Probed(winner.lr, tuple(tried), begun, judge.base_bits, tokens, seconds)
 
 
 def _tried(lr: float, done: Trained, judged: tuple[float, float] | None) -> Tried:

@@ -1,0 +1,286 @@
+"""Parts of a decoder layer computed as one function each, forward and backward, with nothing kept or copied that the
+gradient of an adapter does not need.
+
+A part is replaced only in classes whose computation is written out here, and only after it has given the same values
+and gradients as the model's own code on random numbers; every other module keeps its own forward.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+
+from metier.models.attention import Block, attend, attend_backward
+
+Act = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
+"""(activation, (gradient of its value, input) → gradient of the input)"""
+
+SILU: Act = (torch.ops.aten.silu, torch.ops.aten.silu_backward)
+GELU_TANH: Act = (
+    lambda x: torch.ops.aten.gelu(x, approximate="tanh"),
+    lambda grad, x: torch.ops.aten.gelu_backward(grad, x, approximate="tanh"),
+)
+ACTIVATIONS = {"SiLU": SILU, "SiLUActivation": SILU, "GELUTanh": GELU_TANH, "PytorchGELUTanh": GELU_TANH}
+
+
+class Layer(NamedTuple):
+    """A frozen linear layer, weight (out, in) and bias (out,), with its LoRA a (r, in) and b (out, r) or without."""
+
+    weight: Tensor
+    bias: Tensor | None
+    a: Tensor | None
+    b: Tensor | None
+    scaling: float
+
+
+def is_trained(weight: Tensor) -> bool:
+    """Whether its own gradient is wanted, which the fused functions do not form."""
+    return weight.requires_grad and torch.is_grad_enabled()
+
+
+def plain_layer(module: nn.Module) -> Layer | None:
+    """What a linear layer computes, where that is x W' + b + s (x A') B' with W and b frozen; else None."""
+    if type(module) is nn.Linear:
+        return None if is_trained(module.weight) else Layer(module.weight, module.bias, None, None, 0.0)
+    if not isinstance(module, LoraLinear) or type(module.base_layer) is not nn.Linear:
+        return None
+    base = module.base_layer
+    if module.disable_adapters or module.merged:
+        return Layer(base.weight, base.bias, None, None, 0.0)
+    if len(module.lora_A) != 1 or is_trained(base.weight):
+        return None
+    name = next(iter(module.lora_A))
+    no_dropout = isinstance(module.lora_dropout[name], nn.Identity)
+    if not no_dropout or module.lora_variant or module.lora_bias[name] or module.fan_in_fan_out:
+        return None
+    a, b = module.lora_A[name].weight, module.lora_B[name].weight
+    return Layer(base.weight, base.bias, a, b, module.scaling[name])
+
+
+def tensors_of(layers: Sequence[Layer]) -> list[Tensor | None]:
+    return [tensor for layer in layers for tensor in layer[:4]]
+
+
+def layers_of(tensors: Sequence[Tensor | None], scalings: Sequence[float]) -> list[Layer]:
+    """The layers whose tensors these are, in order."""
+    each = iter(tensors)
+    return [Layer(*four, s) for four, s in zip(zip(each, each, each, each, strict=True), scalings, strict=True)]  # type: ignore[arg-type]
+
+
+def linear(x: Tensor, layer: Layer, out: Tensor) -> Tensor | None:
+    """Write the layer of x (T, in) into out (T, out); returns x A' (T, r), which the gradient of b needs."""
+    if layer.bias is None:
+        torch.mm(x, layer.weight.t(), out=out)
+    else:
+        torch.addmm(layer.bias, x, layer.weight.t(), out=out)
+    if layer.a is None or layer.b is None:
+        return None
+    low = x @ layer.a.t()
+    out.addmm_(low, layer.b.t(), alpha=layer.scaling)
+    return low
+
+
+def linear_backward(
+    grad: Tensor, x: Tensor, layer: Layer, low: Tensor | None, grad_x: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """(gradient of a, gradient of b); that of x is added to grad_x where one is given. grad (T, out), x (T, in)."""
+    if grad_x is not None:
+        grad_x.addmm_(grad, layer.weight)
+    if low is None or layer.a is None or layer.b is None:
+        return None, None
+    grad_b = (grad.t() @ low).mul_(layer.scaling)
+    grad_low = (grad @ layer.b).mul_(layer.scaling)
+    if grad_x is not None:
+        grad_x.addmm_(grad_low, layer.a)
+    return grad_low.t() @ x, grad_b
+
+
+class _Linear(torch.autograd.Function):
+    """One layer alone: x (..., in) → (..., out)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scaling: float, *tensors: Tensor | None) -> Tensor:
+        (layer,) = layers_of(tensors, [scaling])
+        rows = x.reshape(-1, x.shape[-1])
+        out = rows.new_empty(len(rows), len(layer.weight))
+        low = linear(rows, layer, out)
+        ctx.save_for_backward(rows, low, *tensors)
+        ctx.scaling, ctx.shape = scaling, x.shape
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        rows, low, *tensors = ctx.saved_tensors
+        (layer,) = layers_of(tensors, [ctx.scaling])
+        grad_x = torch.zeros_like(rows) if ctx.needs_input_grad[0] else None
+        grad = grad_outputs[0].reshape(-1, len(layer.weight))
+        grads = linear_backward(grad, rows, layer, low, grad_x)
+        return None if grad_x is None else grad_x.view(ctx.shape), None, None, None, *grads
+
+
+def lora_linear(x: Tensor, layer: Layer) -> Tensor:
+    """A linear layer with its LoRA, x (..., in) → (..., out)."""
+    out: Tensor = _Linear.apply(x, layer.scaling, *tensors_of([layer]))  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Mlp(torch.autograd.Function):
+    """down(act(gate(x)) * up(x)): x (T, H) → (T, H)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, act: Act, scalings: Sequence[float], *tensors: Tensor | None) -> Tensor:
+        gate, up, down = layers_of(tensors, scalings)
+        width = len(gate.weight)
+        both = x.new_empty(len(x), 2 * width)
+        lows = [linear(x, gate, both[:, :width]), linear(x, up, both[:, width:])]
+        inner = act[0](both[:, :width]).mul_(both[:, width:])
+        out = x.new_empty(len(x), len(down.weight))
+        lows.append(linear(inner, down, out))
+        ctx.save_for_backward(x, both, *lows, *tensors)
+        ctx.act, ctx.scalings = act, scalings
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
+        x, both, low_gate, low_up, low_down, *tensors = ctx.saved_tensors
+        gate, up, down = layers_of(tensors, ctx.scalings)
+        width = len(gate.weight)
+        gated, raised = both[:, :width], both[:, width:]
+        active = ctx.act[0](gated)
+        inner = active * raised
+        grad_inner = torch.zeros_like(inner)
+        grads_down = linear_backward(grad_outputs[0].contiguous(), inner, down, low_down, grad_inner)
+        grad_up = torch.mul(grad_inner, active, out=inner)
+        grad_gate = ctx.act[1](grad_inner.mul_(raised), gated)
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        grads_gate = linear_backward(grad_gate, x, gate, low_gate, grad_x)
+        grads_up = linear_backward(grad_up, x, up, low_up, grad_x)
+        return grad_x, None, None, None, None, *grads_gate, None, None, *grads_up, None, None, *grads_down
+
+
+def fused_mlp(x: Tensor, act: Act, layers: Sequence[Layer]) -> Tensor:
+    """down(act(gate(x)) * up(x)) of layers (gate, up, down): x (..., H) → (..., H)."""
+    scalings = [layer.scaling for layer in layers]
+    out: Tensor = _Mlp.apply(x.reshape(-1, x.shape[-1]), act, scalings, *tensors_of(layers))  # type: ignore[no-untyped-call]
+    return out.view(*x.shape[:-1], -1)
+
+
+class Heads(NamedTuple):
+    """Shape and rule of an attention: query heads, key heads, their width, the scale of scores, the sliding window."""
+
+    n_query: int
+    n_key: int
+    width: int
+    scaling: float
+    window: int | None
+
+
+class _Attention(torch.autograd.Function):
+    """o(attention(rotated q(x), rotated k(x), v(x))) over the blocks of a pack: x (T, H) → (T, H).
+
+    cos, sin: (T, width / 2), the rotation of each position.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, rule: tuple[Any, Heads, Sequence[float]], *tensors: Tensor | None
+    ) -> Tensor:
+        blocks, heads, scalings = rule
+        *layers, out_layer = layers_of(tensors, scalings)
+        states = x.new_empty(len(x), heads.n_query + 2 * heads.n_key, heads.width)
+        lows = [
+            linear(x, layer, part) for layer, part in zip(layers, _parts(states.view(len(x), -1), heads), strict=True)
+        ]
+        _rotate(states[:, : heads.n_query + heads.n_key], cos, sin)
+        mixed = x.new_empty(len(x), heads.n_query, heads.width)
+        kept = attend(*_by_head(states, heads), blocks, heads.scaling, heads.window, mixed)
+        flat = mixed.view(len(x), -1)
+        out = x.new_empty(len(x), len(out_layer.weight))
+        lows.append(linear(flat, out_layer, out))
+        if not any(ctx.needs_input_grad):
+            return out
+        ctx.save_for_backward(x, cos, sin, states, flat, *lows, *tensors, *kept)
+        ctx.rule, ctx.n_tensors = rule, len(tensors)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
+        x, cos, sin, states, flat, *rest = ctx.saved_tensors
+        lows, tensors, kept = rest[:4], rest[4 : 4 + ctx.n_tensors], rest[4 + ctx.n_tensors :]
+        blocks, heads, scalings = ctx.rule
+        *layers, out_layer = layers_of(tensors, scalings)
+        grad_flat = torch.zeros_like(flat)
+        grads_out = linear_backward(grad_outputs[0].contiguous(), flat, out_layer, lows[3], grad_flat)
+        grad_states = torch.zeros_like(states)
+        grad_mixed = grad_flat.view(len(x), heads.n_query, heads.width)
+        attend_backward(
+            grad_mixed,
+            _by_head(states, heads),
+            _by_head(grad_states, heads),
+            blocks,
+            kept,
+            heads.scaling,
+            heads.window,
+        )
+        _rotate(grad_states[:, : heads.n_query + heads.n_key], cos, -sin)
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        grads: list[Any] = []
+        for layer, part, low in zip(layers, _parts(grad_states.view(len(x), -1), heads), lows, strict=False):
+            grads += [None, None, *linear_backward(part, x, layer, low, grad_x)]
+        return grad_x, None, None, None, *grads, None, None, *grads_out
+
+
+def fused_attention(
+    x: Tensor, cos: Tensor, sin: Tensor, blocks: Sequence[Block], heads: Heads, layers: Sequence[Layer]
+) -> Tensor:
+    """The attention of layers (q, k, v, o) over the blocks of a pack: x (1, T, H) → (1, T, H)."""
+    rule = (blocks, heads, [layer.scaling for layer in layers])
+    out: Tensor = _Attention.apply(x[0], cos, sin, rule, *tensors_of(layers))  # type: ignore[no-untyped-call]
+    return out[None]
+
+
+def _parts(rows: Tensor, heads: Heads) -> tuple[Tensor, ...]:
+    """The columns of the queries, of the keys and of the values in rows (T, all of them)."""
+    sizes = [heads.n_query * heads.width, heads.n_key * heads.width, heads.n_key * heads.width]
+    return torch.split(rows, sizes, dim=1)
+
+
+def _by_head(states: Tensor, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+    """(query, key, value), each (its heads, T, width), as views of states (T, all heads, width)."""
+    query, key, value = torch.split(states.transpose(0, 1), [heads.n_query, heads.n_key, heads.n_key])
+    return query, key, value
+
+
+def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotate the two halves of every head's width against each other, in place; -sin rotates back."""
+    first, second = states.chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    turned = first * sin
+    first.mul_(cos).addcmul_(second, sin, value=-1)
+    second.mul_(cos).add_(turned)
+
+
+class _RmsNorm(torch.autograd.Function):
+    """x / sqrt(mean(x²) + eps) * gain over the last dimension; the gain is frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, gain, scale)
+        normed: Tensor = (x * scale).mul_(gain)
+        return normed
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        x, gain, scale = ctx.saved_tensors
+        grad = grad_outputs[0] * gain
+        along = (grad * x).sum(-1, keepdim=True).mul_(scale.square() / x.shape[-1])
+        return grad.addcmul_(x, along, value=-1).mul_(scale), None, None
+
+
+def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) * gain, x (..., H)."""
+    out: Tensor = _RmsNorm.apply(x, gain, eps)  # type: ignore[no-untyped-call]
+    return out

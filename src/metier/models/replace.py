@@ -1,0 +1,183 @@
+"""Which parts of a model compute through the fused functions, and the proof that must come first.
+
+Every class named here computes what its fused function does; that is still tried on random numbers, value and
+gradient, on the first module of the class in each model. What is not named, or does not agree, keeps its own forward.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+
+from metier.models import attention
+from metier.models.fused import (
+    ACTIVATIONS,
+    Heads,
+    Layer,
+    fused_attention,
+    fused_mlp,
+    is_trained,
+    lora_linear,
+    plain_layer,
+    rms_norm,
+)
+
+NORM_OFFSETS = {  # what is added to the weight
+    "LlamaRMSNorm": 0.0,
+    "MistralRMSNorm": 0.0,
+    "Qwen2RMSNorm": 0.0,
+    "Qwen3RMSNorm": 0.0,
+    "Phi3RMSNorm": 0.0,
+    "Gemma3RMSNorm": 1.0,
+}
+MLPS = {"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP", "Gemma3MLP"}
+ATTENTIONS = {"LlamaAttention", "MistralAttention", "Qwen2Attention"}
+CLOSE = 1e-4  # relative and absolute
+TRIED_SEGMENTS = ((3, 4, 2), (5,))  # a stem with two branches, and a document
+
+
+def replace_forwards(model: nn.Module) -> frozenset[str]:
+    """Replace what can be replaced, in place; returns the names of the classes that were."""
+    agreed: dict[type, bool] = {}
+    for module in model.modules():
+        fused = _fused_forward(module)
+        if fused is None:
+            continue
+        kind = type(module)
+        if kind not in agreed:
+            agreed[kind] = _agrees(module, fused)
+        if agreed[kind]:
+            module.forward = fused.__get__(module)
+    return frozenset(kind.__name__ for kind, agrees in agreed.items() if agrees)
+
+
+def _fused_forward(module: nn.Module) -> Callable[..., Any] | None:
+    name = type(module).__name__
+    if isinstance(module, LoraLinear):
+        return _lora_forward if plain_layer(module) is not None else None
+    if name in NORM_OFFSETS:
+        return _norm_forward
+    if name in MLPS:
+        return _mlp_forward if type(module.act_fn).__name__ in ACTIVATIONS else None
+    if name in ATTENTIONS:
+        config: Any = module.config
+        return _attention_forward if config._attn_implementation == attention.NAME else None
+    return None
+
+
+def _own(module: nn.Module) -> Callable[..., Any]:
+    """The forward of the module's class, which a replaced one falls back on."""
+    forward: Callable[..., Any] = type(module).forward.__get__(module)
+    return forward
+
+
+def _plain_layers(*modules: nn.Module) -> list[Layer] | None:
+    """The layers of all the modules, or None where one of them computes something else."""
+    layers = [layer for layer in map(plain_layer, modules) if layer is not None]
+    return layers if len(layers) == len(modules) else None
+
+
+def _lora_forward(self: LoraLinear, x: Tensor) -> Any:
+    layer = plain_layer(self)
+    if layer is None:
+        return _own(self)(x)
+    if layer.a is None:
+        return nn.functional.linear(x, layer.weight, layer.bias)
+    return lora_linear(x, layer)
+
+
+def _norm_forward(self: Any, hidden_states: Tensor) -> Any:
+    if is_trained(self.weight) or hidden_states.dtype != torch.float32:
+        return _own(self)(hidden_states)
+    offset = NORM_OFFSETS[type(self).__name__]
+    eps = self.eps if hasattr(self, "eps") else self.variance_epsilon
+    return rms_norm(hidden_states, self.weight + offset if offset else self.weight, eps)
+
+
+def _mlp_forward(self: Any, x: Tensor) -> Any:
+    layers = _plain_layers(self.gate_proj, self.up_proj, self.down_proj)
+    if layers is None:
+        return _own(self)(x)
+    return fused_mlp(x, ACTIVATIONS[type(self.act_fn).__name__], layers)
+
+
+def _attention_forward(
+    self: Any,
+    hidden_states: Tensor,
+    position_embeddings: tuple[Tensor, Tensor] | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    blocks = attention.current_blocks()
+    layers = _plain_layers(self.q_proj, self.k_proj, self.v_proj, self.o_proj)
+    if (
+        blocks is None
+        or layers is None
+        or position_embeddings is None
+        or position_embeddings[0].shape[-1] != self.head_dim
+        or hidden_states.device.type != "cpu"
+    ):
+        return _own(self)(hidden_states, position_embeddings, *args, **kwargs)
+    n_key = len(layers[1].weight) // self.head_dim
+    heads = Heads(n_key * self.num_key_value_groups, n_key, self.head_dim, self.scaling, _window(self))
+    cos, sin = (turn[0, :, : self.head_dim // 2] for turn in position_embeddings)
+    return fused_attention(hidden_states, cos, sin, blocks, heads, layers), None
+
+
+def _window(module: Any) -> int | None:
+    """The sliding window, which the classes of ATTENTIONS keep in two places."""
+    window: int | None = (
+        module.sliding_window if hasattr(module, "sliding_window") else getattr(module.config, "sliding_window", None)
+    )
+    return window
+
+
+def _agrees(module: Any, fused: Callable[..., Any]) -> bool:
+    """Whether value and gradients on random numbers are those of the module's own forward."""
+    generator = torch.Generator().manual_seed(0)
+    n_tokens = sum(map(sum, TRIED_SEGMENTS))
+    x = torch.randn(1, n_tokens, _width(module), generator=generator).to(next(module.parameters()))
+    arguments: tuple[Any, ...] = ()
+    if type(module).__name__ in ATTENTIONS:
+        angle = torch.randn(1, n_tokens, module.head_dim // 2, generator=generator).repeat(1, 1, 2)
+        arguments = ((angle.cos().to(x), angle.sin().to(x)), None)
+    with torch.enable_grad(), attention.packed(TRIED_SEGMENTS), _base_frozen(module):
+        found, expected = (
+            list(_value_and_gradients(forward, module, x, arguments))
+            for forward in (fused.__get__(module), _own(module))
+        )
+    return all(torch.allclose(a, b, rtol=CLOSE, atol=CLOSE) for a, b in zip(found, expected, strict=True))
+
+
+@contextmanager
+def _base_frozen(module: nn.Module) -> Iterator[None]:
+    """Only the LoRA of a module asks for gradients within it: a fused function stands back where its weights do."""
+    trained = [p for name, p in module.named_parameters() if p.requires_grad and "lora_" not in name]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _width(module: Any) -> int:
+    if isinstance(module, LoraLinear):
+        return int(module.in_features)
+    linear = getattr(module, "q_proj", None) or getattr(module, "gate_proj", None)
+    return int(linear.in_features if linear is not None else len(module.weight))
+
+
+def _value_and_gradients(
+    forward: Callable[..., Any], module: nn.Module, x: Tensor, arguments: tuple[Any, ...]
+) -> Iterator[Tensor]:
+    x = x.clone().requires_grad_()
+    out = forward(x, *arguments)
+    value = out[0] if isinstance(out, tuple) else out
+    trained = [p for p in module.parameters() if p.requires_grad]
+    yield value.detach()
+    yield from torch.autograd.grad(value.sin().sum(), [x, *trained])
