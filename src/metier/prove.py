@@ -14,6 +14,7 @@ from metier.evidence.measure import Subject
 from metier.models.adapters import keep_memory, load_adapter
 from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
+from metier.models.threads import fit_threads
 from metier.progress import Progress, Silent
 from metier.ranks import this_rank, threads_of_a_rank
 from metier.record import finish, recorded
@@ -90,8 +91,8 @@ def _load(
     settings: Settings, run: RunFolder, say: Progress, adapter: str | Path | None, model: str | None
 ) -> tuple[Subject, PackReader]:
     """The base, and what reads with the model to be proved: the same weights with an adapter, or weights of its own."""
-    if settings.threads or this_rank().of > 1:
-        torch.set_num_threads(settings.threads or threads_of_a_rank())
+    if line := fit_threads(settings.threads).line():
+        say.say(line)
     keep_memory()
     with parallel.first_of_a_node_first():
         base = load_base(settings.model)

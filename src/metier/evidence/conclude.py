@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -87,11 +88,14 @@ def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any
     }
 
 
-def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> dict[str, Any]:
+def training_facts(
+    trained: Trained, planned: Plan, probe: dict[str, float], rate: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """probe: what moved on held-out rows. rate: how the learning rate was found, where it was looked for."""
     return {
         "steps": trained.n_steps,
         "epochs": round(planned.epochs * trained.n_tokens / planned.train_tokens, 4),
-        "lr": planned.lr,
+        "lr": rate["chosen"] if rate else planned.lr,
         "tokens": trained.n_tokens,
         "supervised_tokens": trained.n_supervised,
         "replay_share": trained.n_replay_tokens / trained.n_tokens,
@@ -101,6 +105,7 @@ def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> 
         "pack_tokens": trained.pack_tokens,
         "rollbacks": [asdict(rollback) for rollback in trained.rollbacks],
         "probe": probe,
+        **({"lr_probe": dict(rate)} if rate else {}),
     }
 
 
