@@ -6,41 +6,55 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from metier.errors import ModelError
 from metier.models import fit
-from metier.models.adapters import add_lora
-from metier.models.fit import require_room, sizes_of, training_memory
+from metier.models.fit import Sizes, require_room, sizes_of, training_memory
+from metier.models.load import empty_model
 from metier.models.machine import free_bytes, usable_cores
+from metier.models.methods import add_method
+from metier.settings import METHODS
 from tiny import tiny_model
 
-SIZES = sizes_of(tiny_model().config, 4)
 GB = 10**9
 
 
-def test_the_sizes_are_those_of_the_loaded_model() -> None:
-    model = add_lora(tiny_model(), r=4, alpha=8, seed=0)
-    n_adapter = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert n_adapter == SIZES.adapter_parameters
-    assert SIZES.n_parameters == sum(p.numel() for p in tiny_model().parameters())
-    assert SIZES.features == 2 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48))
+def sizes(method: str = "lora", top_layers: int = 0) -> Sizes:
+    with torch.device("meta"):
+        model = tiny_model()
+    return sizes_of(model, method, 4, 8, 0, top_layers)
 
 
-def test_memory_is_what_each_part_takes() -> None:
-    lora, full = (training_memory(SIZES, 100, method) for method in ("lora", "full"))
-    assert lora.weights == full.weights == 4 * SIZES.n_parameters
-    assert lora.trained == 16 * SIZES.adapter_parameters
-    assert full.trained == 12 * SIZES.n_parameters
-    assert lora.activations == round(400 * fit.KEPT_PER_FEATURE * SIZES.features)
-    assert lora.total == lora.runtime + lora.weights + lora.trained + lora.activations + lora.logits
+SIZES = sizes()
 
 
-def test_checkpointing_and_small_weights_take_less() -> None:
-    plain = training_memory(SIZES, 100)
-    kept = training_memory(SIZES, 100, checkpointing=True)
-    assert kept.activations == round(400 * (fit.KEPT_PER_FEATURE * SIZES.features / 2 + 2 * 32))
-    four_bit = training_memory(SIZES, 100, weight_bytes=0.5)
-    assert (four_bit.weights, four_bit.activations) == (plain.weights // 8, plain.activations // 2)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_sizes_of_a_method_are_those_of_the_loaded_model(method: str) -> None:
+    base = tiny_model()
+    n_parameters = sum(p.numel() for p in base.parameters())
+    model = add_method(base, method, r=4, alpha=8, seed=0)
+    found = sizes(method)
+    assert found.n_parameters == n_parameters
+    assert found.n_trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert found.n_parameters + found.n_added == sum(p.numel() for p in model.parameters())
+
+
+def test_layers_without_a_backward_pass_keep_nothing() -> None:
+    a_layer = 2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48)
+    assert SIZES.features == sizes("full").features == 2 * a_layer
+    assert sizes(top_layers=1).features == a_layer
+    assert sizes(top_layers=1).n_trained == SIZES.n_trained // 2
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_memory_is_what_each_part_takes(method: str) -> None:
+    found, memory = sizes(method), training_memory(sizes(method), 100)
+    assert memory.weights == 4 * (found.n_parameters + found.n_added)
+    assert memory.trained == 12 * found.n_trained
+    assert memory.activations == round(400 * fit.KEPT_PER_FEATURE * found.features)
+    assert memory.total == memory.runtime + memory.weights + memory.trained + memory.activations + memory.logits
 
 
 def free_for(pack_tokens: int) -> int:
@@ -49,26 +63,27 @@ def free_for(pack_tokens: int) -> int:
 
 
 def test_what_fits_or_cannot_be_known_is_let_through() -> None:
-    require_room("m", SIZES, 1024, "lora", free_for(1024))
-    require_room("m", SIZES, 1024, "lora", None)
+    require_room("m", SIZES, 1024, free_for(1024))
+    require_room("m", SIZES, 1024, None)
 
 
 def test_too_large_a_pack_is_refused_with_the_one_that_fits() -> None:
     with pytest.raises(ModelError, match=r"^m needs about .* GB to train packs of 4,096 tokens, and .* GB are free"):
-        require_room("m", SIZES, 4096, "lora", free_for(1024))
+        require_room("m", SIZES, 4096, free_for(1024))
     with pytest.raises(ModelError, match=r": give --pack-tokens 896\.$"):
-        require_room("m", SIZES, 4096, "lora", free_for(1024) - 1)
-    require_room("m", SIZES, 896, "lora", free_for(1024) - 1)
+        require_room("m", SIZES, 4096, free_for(1024) - 1)
+    require_room("m", SIZES, 896, free_for(1024) - 1)
 
 
-def test_too_large_a_model_is_refused_with_the_size_that_fits() -> None:
-    from transformers import LlamaConfig
-
-    large = sizes_of(LlamaConfig(num_hidden_layers=32), 16)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_too_large_a_model_is_refused_with_the_size_that_fits(method: str) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(LlamaConfig(num_hidden_layers=32))
+    large = sizes_of(model, method, 16, 32, 0)
     with pytest.raises(ModelError, match=r"too few for any pack: choose a --model of at most \d+ million") as caught:
-        require_room("m", large, 1024, "lora", 8 * GB)
+        require_room("m", large, 1024, 8 * GB)
     fitting = int(str(caught.value).split("at most ")[1].split()[0]) * 1e6
-    assert 0.1 * large.n_parameters < fitting < 8 * GB / 4
+    assert 0.05 * large.n_parameters < fitting < 8 * GB / (4 if method == "lora" else 16)
 
 
 def files(root: Path, **texts: str) -> Path:
@@ -130,16 +145,16 @@ def test_usable_cores_are_bounded_by_affinity_quota_and_environment(
 
 TRAIN = """
 import resource, sys, torch
-from metier.adapt import adapt
-from metier.models.adapters import add_lora, keep_memory
+from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded, Loss
 from metier.models.load import load_base
+from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.training.loop import Recipe, begin, train_step
 from metier.training.stream import Step
-n = int(sys.argv[1])
+method, n, top_layers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 keep_memory()
-reader = PackReader(add_lora(load_base("smollm2-135m-instruct").model, 16, 32, 0))
+reader = PackReader(add_method(load_base("smollm2-135m-instruct").model, method, 16, 32, 0, top_layers))
 reader.model.train()
 kinds = (*[Loss.NONE] * 30, *[Loss.TEXT] * 98)
 rows = tuple(Encoded(str(i), tuple(range(100, 228)), kinds, 300) for i in range(n // 128))
@@ -152,14 +167,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
-@pytest.mark.parametrize("pack_tokens", [256, 1024])
-def test_the_estimate_is_within_a_quarter_of_what_is_measured(pack_tokens: int) -> None:
-    from transformers import AutoConfig
-
-    from metier.models.embedded import embedded_folder
-
-    config = AutoConfig.from_pretrained(embedded_folder("smollm2-135m-instruct"))
-    estimated = training_memory(sizes_of(config, 16), pack_tokens).total
-    command = [sys.executable, "-c", TRAIN, str(pack_tokens)]
+@pytest.mark.parametrize(
+    ("method", "pack_tokens", "top_layers"),
+    [("lora", 256, 0), ("lora", 1024, 0), ("lora", 1024, 8), *((m, 1024, 0) for m in METHODS if m != "lora")],
+)
+def test_the_estimate_is_within_a_quarter_of_what_is_measured(method: str, pack_tokens: int, top_layers: int) -> None:
+    found = sizes_of(empty_model("smollm2-135m-instruct"), method, 16, 32, 0, top_layers)
+    estimated = training_memory(found, pack_tokens).total
+    command = [sys.executable, "-c", TRAIN, method, str(pack_tokens), str(top_layers)]
     measured = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert estimated == pytest.approx(measured, rel=0.25)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from metier.models.adapters import add_lora
 from metier.models.flops import Linear, products
+from metier.models.methods import add_method
 from metier.models.packing import PackReader, pack
 from tiny import document, documents, random_ids, tiny_model
 
@@ -33,7 +33,7 @@ def counted(reader: PackReader, batch: Any, training: bool) -> int:
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
 @pytest.mark.parametrize("training", [True, False])
 def test_lora_costs_what_torch_counts(family: str, training: bool) -> None:
-    reader = PackReader(add_lora(tiny_model(family), r=4, alpha=8, seed=0))
+    reader = PackReader(add_method(tiny_model(family), "lora", r=4, alpha=8, seed=0))
     batch = pack([*documents(9, 14, seed=1), document(random_ids(12, 5), n_prompt=7)])
     assert reader.why_plain == ""
     expected = products(reader.model).flops(batch.n_tokens, len(batch.labels), training)
@@ -41,7 +41,7 @@ def test_lora_costs_what_torch_counts(family: str, training: bool) -> None:
 
 
 def test_layers_below_the_lowest_trained_block_have_no_backward_pass() -> None:
-    reader = PackReader(add_lora(tiny_model(), r=4, alpha=8, seed=0))
+    reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
     for name, parameter in reader.model.named_parameters():
         if ".layers.0." in name:
             parameter.requires_grad_(False)
@@ -57,13 +57,6 @@ def test_full_fine_tuning_costs_a_gradient_for_every_weight() -> None:
         logits = model(input_ids=batch.input_ids, logits_to_keep=batch.predictors).logits
         torch.nn.functional.cross_entropy(logits[0], batch.labels).backward()
     assert products(model).flops(batch.n_tokens, len(batch.labels), True) == counter.get_total_flops()
-
-
-def test_planned_adapters_cost_what_adapters_cost() -> None:
-    with torch.device("meta"):
-        planned = products(tiny_model(), planned_rank=4)
-    real = products(add_lora(tiny_model(), r=4, alpha=8, seed=0))
-    assert planned == real
 
 
 def test_a_frozen_model_is_scored_only() -> None:

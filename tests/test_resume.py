@@ -24,8 +24,8 @@ from metier.evidence import measure
 from metier.results import Run
 from metier.runs import read_json, read_jsonl
 from metier.sources import general
-from small import KilledError, kill_in_training, small_pack
 from metier.training import probe as probing
+from small import KilledError, kill_in_training, small_pack
 from tiny import save_tiny
 
 main_path = sys.modules["metier.adapt"]
@@ -73,22 +73,6 @@ def kill_at(patch: pytest.MonkeyPatch, holder: object, name: str) -> None:
         raise KilledError
 
     patch.setattr(holder, name, kill)
-
-
-def kill_in_training(patch: pytest.MonkeyPatch, at: int = 5) -> None:
-    """At the `at`th step that is taken, those of a probe among them."""
-    from metier.training import loop
-
-    step, n = loop.train_step, 0
-
-    def stepped(*arguments: Any) -> Any:
-        nonlocal n
-        n += 1
-        if n == at:
-            raise KilledError
-        return step(*arguments)
-
-    patch.setattr(loop, "train_step", stepped)
 
 
 def assert_identical(run: Path, whole: Path) -> None:
@@ -157,7 +141,7 @@ PROBE_MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     AFTER_PROBE: lambda patch: kill_at(patch, main_path, "train"),
     "after the first checkpoint": lambda patch: kill_in_training(patch, at=7),
     "after an anchor": lambda patch: kill_in_training(patch, at=10),
-    "the adapter": lambda patch: kill_at(patch, main_path, "save_adapter"),
+    "the adapter": lambda patch: kill_at(patch, main_path, "save_trained"),
 }
 
 

@@ -13,9 +13,10 @@ import on_ranks
 from metier.adapt import adapt
 from metier.cli.terminal import complain
 from metier.errors import RankError
+from metier.models.machine import usable_cores
 from metier.models.packing import divide, packs_of
 from metier.progress import Silent
-from metier.ranks import Rank, this_rank, threads_of_a_rank
+from metier.ranks import Rank, this_rank
 from metier.runs import RunFolder, StepLog, read_jsonl, write_json
 from metier.training import parallel
 from metier.training.stream import Step
@@ -105,11 +106,13 @@ def test_more_ranks_than_rows_or_than_documents_in_any_step_is_one_sentence(monk
     parallel.require_documents([Step((*rows, *rows), 30, 0, 0)])
 
 
-def test_the_cores_of_a_node_are_divided_among_its_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cores_of_a_node_are_divided_among_its_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert threads_of_a_rank() == 8
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert usable_cores(tmp_path) == 8
     as_rank(monkeypatch)
-    assert threads_of_a_rank() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it
+    assert usable_cores(tmp_path) == 2
 
 
 # Who writes and who speaks

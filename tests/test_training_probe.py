@@ -12,7 +12,8 @@ from peft import PeftModel
 from torch import Tensor
 
 from metier.errors import DivergedError
-from metier.models.adapters import add_lora, disabled
+from metier.models.adapters import disabled
+from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.training import probe as probing
 from metier.training.loop import Recipe, StepMetrics, train
@@ -44,7 +45,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def lora() -> PeftModel:
-    return add_lora(tiny_model(), r=4, alpha=8, seed=0)
+    model = add_method(tiny_model(), "lora", r=4, alpha=8, seed=0)
+    assert isinstance(model, PeftModel)
+    return model
 
 
 def weights(model: PeftModel) -> dict[str, Tensor]:

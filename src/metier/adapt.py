@@ -3,7 +3,6 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,19 +17,17 @@ from metier.evidence.measure import Before, Subject
 from metier.interrupts import StopAfterStep
 from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded, Encoder
+from metier.models.fit import require_room, sizes_of
 from metier.models.frozen import lower_outputs_kept
 from metier.models.generate import Answer
-from metier.models.load import load_base
-from metier.models.methods import add_method, n_frozen_layers, n_trained
-from metier.models.fit import require_room, sizes_of
-from metier.models.generate import Answer
-from metier.models.load import load_base, read_config
+from metier.models.load import empty_model, load_base
 from metier.models.machine import free_bytes
+from metier.models.methods import add_method, n_frozen_layers, n_trained
 from metier.models.packing import PackReader
 from metier.models.threads import Threads, fit_threads
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
-from metier.ranks import this_rank, threads_of_a_rank
+from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
@@ -160,24 +157,20 @@ def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
 
 
 def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
-    """Load the model and make trainable what the method trains; before training it computes what its base does."""
-    if settings.threads or this_rank().of > 1:
-        torch.set_num_threads(settings.threads or threads_of_a_rank())
+    """Load the model, if it fits, and make trainable what the method trains; before training it computes what its base
+    does."""
     keep_memory()
+    method = (settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
+    free = free_bytes()  # before the other ranks of this node take their own
     with parallel.first_of_a_node_first():
+        sizes = sizes_of(empty_model(settings.model), *method)
+        require_room(settings.model, sizes, settings.pack_tokens, free)
         base = load_base(settings.model)
-    """Load the model and put LoRA on it; the base's weights stay as they are."""
-    keep_memory()
-    sizes = sizes_of(read_config(settings.model), settings.r)
-    require_room(settings.model, sizes, settings.pack_tokens, settings.method, free_bytes())
-    base = load_base(settings.model)
     if not base.encoder.has_own_template:
         say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
-    reader = PackReader(
-        add_method(base.model, settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
-    )
-    if reader.why_plain:
-        say.say(f"{reader.why_plain}: each document runs alone, which is slower and the same")
+    reader = PackReader(add_method(base.model, *method))
+    for line in reader.slower_paths():
+        say.say(line)
     if settings.sharding == "fsdp" and parallel.n_ranks() > 1:
         shard(reader.model)
     return Subject(base, reader, settings, run, say)
@@ -262,19 +255,22 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
 
     try:
         torch.manual_seed(settings.seed)  # the same start whatever was measured before
-        pack_tokens = try_longest_pack(reader, stream(), planned.steps, settings.pack_tokens, say.say)
-        recipe = Recipe(planned.steps, planned.lr, pack_tokens)
-        with StopAfterStep(say.say) as stop:
-            begun = find_rate(subject, split, planned, stream, recipe, journal, stop.requested)
-            if begun and begun.done.interrupted:
-                trained = begun.done  # no rate was chosen: a run that goes on tries them again
-            else:
-                rate = journal.notes.get("lr_probe")
-                recipe = replace(recipe, peak_lr=rate["chosen"]) if rate else recipe
-                write_config(subject.run, settings, recipe.peak_lr)
-                done += begun.done.n_tokens if begun else 0
-                say.begin("training", planned.train_tokens)
-                trained = train(reader, stream, recipe, on_step, stop.requested, say.say, journal, begun)
+        frozen = n_frozen_layers(reader.inner, settings.top_layers) if settings.top_layers and planned.epochs > 1 else 0
+        with sharded(reader.model), lower_outputs_kept(reader.inner, frozen):
+            pack_tokens = try_longest_pack(reader, stream(), planned.steps, settings.pack_tokens, say.say)
+            recipe = Recipe(planned.steps, planned.lr, pack_tokens)
+            with StopAfterStep(say.say) as stop:
+                should_stop = lambda: parallel.any_rank(stop.requested())  # noqa: E731
+                begun = find_rate(subject, split, planned, stream, recipe, journal, should_stop)
+                if begun and begun.done.interrupted:
+                    trained = begun.done  # no rate was chosen: a run that goes on tries them again
+                else:
+                    rate = journal.notes.get("lr_probe")
+                    recipe = replace(recipe, peak_lr=rate["chosen"]) if rate else recipe
+                    write_config(subject.run, settings, recipe.peak_lr)
+                    done += begun.done.n_tokens if begun else 0
+                    say.begin("training", planned.train_tokens)
+                    trained = train(reader, stream, recipe, on_step, should_stop, say.say, journal, begun)
     finally:
         journal.close()
         say.end()

@@ -8,21 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from metier.errors import DataError
 from metier.evidence.conclude import peak_rss_bytes
-from metier.models.adapters import keep_memory
-from metier.models.encoding import Encoded
-from metier.models.load import load_base
-from metier.models.methods import add_method
 from metier.evidence.measure import measure_machine
-from metier.models.adapters import add_lora, keep_memory
+from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded
 from metier.models.fit import sizes_of, training_memory
 from metier.models.flops import products
 from metier.models.limit import Limit
 from metier.models.load import BaseModel, load_base
+from metier.models.methods import add_method
 from metier.models.packing import Pack, PackReader, packs_of
 from metier.models.threads import fit_threads
 from metier.progress import Progress, Silent
@@ -33,7 +30,8 @@ from metier.training.loop import Recipe, begin, train_step
 from metier.training.plan import evidence_plan, evidence_seconds
 from metier.training.stream import Step
 
-LIMIT_S = 0.5  # seconds spent on the limit each time it is measured
+LIMITS = 4  # measurements of the limit between the packs of training, and as many between those of scoring
+LIMIT_S = 0.5  # seconds each
 ESTIMATED_TOKENS = 100_000
 # (width, width of the MLP, blocks, heads, key and value heads, vocabulary) of well-known models of each size
 MODEL_SIZES = {
@@ -74,16 +72,14 @@ def bench(
     documents = [d for e in corpus.examples[:rows] for d in base.encoder.encode(e) if d.n_supervised]
     if not documents:
         raise DataError(f"{data[0]} has no row with supervised tokens in its first {rows}: name other data.")
-    reader = PackReader(add_lora(base.model, settings.r, settings.alpha, settings.seed))
+    reader = PackReader(add_method(base.model, "lora", settings.r, settings.alpha, settings.seed))
     counted = products(reader.model)
     supervised = sum(d.n_supervised for d in documents) / sum(len(d.ids) for d in documents)
     limit = Limit(counted, settings.pack_tokens, supervised)
-    limit.measure(LIMIT_S)
     say.begin("training", len(documents))
     training = _training(reader, documents, settings, learning_rate(base.n_parameters), limit, say)
-    limit.measure(LIMIT_S)
     say.begin("scoring", len(documents))
-    scoring = _scoring(reader, documents, settings.pack_tokens)
+    scoring = _scoring(reader, documents, settings.pack_tokens, limit)
     limit.measure(LIMIT_S)
     say.end()
     for part, trains in ((training, True), (scoring, False)):
@@ -137,7 +133,9 @@ def _estimate(name: str, settings: Settings, gflops: float, supervised: float) -
         vocab_size=vocabulary,
         tie_word_embeddings=name in TIED,
     )
-    sizes = sizes_of(config, settings.r)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    sizes = sizes_of(model, "lora", settings.r, settings.alpha, settings.seed)
     per_token = sizes.products.flops(ESTIMATED_TOKENS, round(supervised * ESTIMATED_TOKENS), True) / ESTIMATED_TOKENS
     rate = gflops * 1e9 / per_token
     return {
@@ -161,7 +159,7 @@ def _training(
     seconds_a_token: list[float] = []
     n_supervised = done = 0
     for number, step in enumerate(groups):
-        if number == len(groups) // 2:
+        if number % math.ceil(len(groups) / LIMITS) == 0:
             limit.measure(LIMIT_S)
         started = time.perf_counter()
         n_supervised += train_step(reader, optimizer, step, settings.pack_tokens).n_supervised
@@ -194,11 +192,13 @@ def _step(documents: list[Encoded]) -> Step:
     return Step(tuple(documents), sum(len(d.ids) for d in documents), 0, 0)
 
 
-def _scoring(reader: PackReader, documents: list[Encoded], n_tokens: int) -> dict[str, Any]:
+def _scoring(reader: PackReader, documents: list[Encoded], n_tokens: int, limit: Limit) -> dict[str, Any]:
     packs: list[Pack] = list(packs_of(documents, n_tokens, with_end=False))
     reader.token_nll(packs[0])
     seconds_a_token: list[float] = []
-    for batch in packs:
+    for number, batch in enumerate(packs):
+        if number % math.ceil(len(packs) / LIMITS) == 0:
+            limit.measure(LIMIT_S)
         started = time.perf_counter()
         reader.token_nll(batch)
         seconds_a_token.append((time.perf_counter() - started) / batch.n_tokens)

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Subject
@@ -16,7 +14,7 @@ from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
 from metier.models.threads import fit_threads
 from metier.progress import Progress, Silent
-from metier.ranks import this_rank, threads_of_a_rank
+from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
@@ -58,6 +56,8 @@ def prove(
     unit: Unit = "row" if all(e.document == e.id for e in corpus.examples) else "document"
     split = Split(train=[], select=[], test=corpus.examples, unit=unit, seed=settings.seed)
     subject, proved = _load(settings, run, say, adapter, model)
+    for line in proved.slower_paths():
+        say.say(line)
     sizes, speed = measure.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
     evidence = parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds))

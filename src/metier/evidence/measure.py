@@ -57,8 +57,7 @@ def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Setti
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
     sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
-    preferences = any(example.rejected for example in split.train)
-    lr = learning_rate(base.n_parameters, settings.method, preferences)
+    lr = learning_rate(base.n_parameters, settings.method, preferences=bool(sizes.pairs))
     return parallel.from_first(plan(settings, sizes, speed, seconds, lr))
 
 
@@ -90,6 +89,7 @@ def measure_machine(
         answer_tokens=ANSWER_TOKENS,
         replay_requests=len(general.replay_requests()),
         probe_tokens=sum(len(d.ids) for d in probe_answers(encoder)),
+        pairs=sum(bool(example.rejected) for example in train),
     )
     return sizes, measure_speed(reader, documents, items.text_documents, settings.pack_tokens, ANSWER_TOKENS)
 
@@ -118,10 +118,7 @@ def _rate_line(planned: Plan) -> str:
         rates = ", ".join(f"{rate:g}" for rate in planned.probe.rates)
         share = planned.probe.cost_tokens / planned.train_tokens
         return f"learning rate: {rates} are tried for {planned.probe.steps} steps each, which costs {share:.0%} more"
-    if planned.lr_from == "given":
-        return f"learning rate: {planned.lr:g}, as given"
-    why = "the run is too short to try others, or nothing is held out to judge them by"
-    return f"learning rate: {planned.lr:g}, by the size of the model: {why}"
+    return f"learning rate: {planned.lr:g}, {planned.lr_from}"
 
 
 @dataclass(frozen=True)

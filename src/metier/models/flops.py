@@ -63,17 +63,14 @@ class Products:
         return n_tokens * body + n_supervised * self.head.flops(training)
 
 
-def products(model: Any, planned_rank: int = 0) -> Products:
-    """The products of a causal language model as it stands, PEFT's adapters included.
-
-    planned_rank: count LoRA of this rank on every linear layer but the head, as if it were there already.
-    """
+def products(model: Any) -> Products:
+    """The products of a causal language model as it stands, PEFT's adapters included."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     head = inner.get_output_embeddings()
     modules = dict(_linear_modules(inner, head))
-    trained = {name for name, module in modules.items() if planned_rank or _is_trained(module)}
+    trained = {name for name, module in modules.items() if _is_trained(module)}
     lowest = min((_block(name) for name in trained), default=None)
-    embeds = not planned_rank and inner.get_input_embeddings().weight.requires_grad
+    embeds = inner.get_input_embeddings().weight.requires_grad
     layers: Counter[Linear] = Counter()
     for name, module in modules.items():
         n_in, n_out = _size(module)
@@ -82,15 +79,15 @@ def products(model: Any, planned_rank: int = 0) -> Products:
             Linear(
                 n_in,
                 n_out,
-                rank=planned_rank or _rank(module),
+                rank=_rank(module),
                 has_backward=lowest is not None and _block(name) >= lowest,
                 input_gradient=not (first and name.rpartition(".")[2] in READ_BLOCK_INPUT),
-                weight_gradient=not planned_rank and _weight(module).requires_grad,
+                weight_gradient=_weight(module).requires_grad,
             )
         ] += 1
     n_in, n_out = _size(head)
-    trains_head = not planned_rank and head.weight.requires_grad
-    return Products(layers, Linear(n_in, n_out, has_backward=lowest is not None, weight_gradient=trains_head))
+    trained_head = head.weight.requires_grad
+    return Products(layers, Linear(n_in, n_out, has_backward=lowest is not None, weight_gradient=trained_head))
 
 
 def _linear_modules(model: nn.Module, head: nn.Module) -> list[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from metier.errors import ModelError
@@ -60,15 +60,17 @@ def load_base(name: str) -> BaseModel:
     )
 
 
-def read_config(name: str) -> PreTrainedConfig:
-    """What `load_base` would load, without its weights.
+def empty_model(name: str) -> PreTrainedModel:
+    """What `load_base` would load, with shapes and without numbers: all of it is on the meta device.
 
     Raises:
         ModelError: as `load_base`.
     """
     folder = _folder(name)
-    with _refused(name):
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with _refused(name), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
 
 
 def _folder(name: str) -> str:

@@ -5,15 +5,18 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from metier.ranks import this_rank
+
 
 def free_bytes(root: Path = Path("/")) -> int | None:
-    """Memory that may still be taken: the system's, and that of the control group if it sets a limit; None if unknown.
+    """Memory that this process may still take: the system's, and that of the control group if it sets a limit, divided
+    among the ranks of the node; None if unknown.
 
     root: the folder that holds proc and sys, for tests.
     """
     found = [_system_free(root), *_group_free(root)]
     known = [n for n in found if n is not None]
-    return max(0, min(known)) if known else None
+    return max(0, min(known)) // this_rank().on_node if known else None
 
 
 def _system_free(root: Path) -> int | None:
@@ -65,10 +68,13 @@ def _group_path(root: Path, mark: str) -> str:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Processors that this process may use: its affinity, its control group's quota, and OMP_NUM_THREADS."""
-    bounds = [_affinity(), *_quotas(root)]
-    with suppress(ValueError):
-        bounds.append(int(os.environ.get("OMP_NUM_THREADS", "")))
+    """Processors that this process may use: its affinity and its control group's quota, divided among the ranks of the
+    node, and OMP_NUM_THREADS of a process that is alone."""
+    rank = this_rank()
+    bounds = [n // rank.on_node for n in (_affinity(), *_quotas(root))]
+    if rank.of == 1:  # torchrun sets it to 1 where the user does not
+        with suppress(ValueError):
+            bounds.append(int(os.environ.get("OMP_NUM_THREADS", "")))
     return max(1, min(bounds))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from metier.models.machine import usable_cores
+from metier.ranks import this_rank
 
 # One try: about a block of a small model on 256 tokens, forward and backward; 10 ms on a free core.
 TOKENS, WIDTH, PRODUCTS = 256, 576, 8
@@ -40,10 +41,11 @@ def fit_threads(
 ) -> Threads:
     """Set torch's threads to `given`, or to the number from 1 to `usable` that is fastest now.
 
-    fixed: take all that are usable whatever is fastest, since what is computed must not depend on the load.
+    fixed: take all that are usable whatever is fastest, since what is computed must not depend on the load. Ranks
+    do so too: they wait for one another.
     """
     usable = usable or usable_cores()
-    if given or fixed or usable == 1:
+    if given or fixed or usable == 1 or this_rank().of > 1:
         torch.set_num_threads(given or usable)
         return Threads(given or usable, usable, {})
     seconds = _tried(candidates(usable), work or _block(), clock)

@@ -51,6 +51,7 @@ class Sizes:
     answer_tokens: int  # limit of a generated answer
     replay_requests: int
     probe_tokens: int  # of the general answers that judge a learning rate
+    pairs: int = 0  # of the rows to train on, those that are preferences
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Plan:
     step_tokens: int
     epochs: float
     lr: float
-    lr_from: str  # given, table, or probe: the table's is the middle of what is tried
+    lr_from: str  # where the rate comes from, for a person; with a probe it is the middle of what is tried
     probe: ProbePlan | None
     replay_share: float
     replay_requests: int
@@ -191,7 +192,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         step_tokens=step_tokens,
         epochs=round(train_tokens * (1 - share) / max(1, sizes.train_tokens), 3),
         lr=settings.lr or lr,
-        lr_from="given" if settings.lr else "probe" if probe else "table",
+        lr_from=_lr_from(settings, sizes, probe),
         probe=probe,
         replay_share=share,
         replay_requests=n_requests(train_tokens, share, sizes.replay_requests),
@@ -204,11 +205,27 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
 
 
 def _probe(settings: Settings, sizes: Sizes, train_tokens: float, lr: float) -> ProbePlan | None:
-    """None where a rate is given, nothing is held out to judge by, or the run is too short to bear it."""
-    if settings.lr or not sizes.field_items:
+    """None where a rate is given, nothing could judge it, or the run is too short to bear it."""
+    if settings.lr or _why_not_judged(settings, sizes):
         return None
     judging = min(JUDGED_ROWS, sizes.field_items) * sizes.field_tokens + sizes.probe_tokens
     return probe_plan(train_tokens, settings.step_tokens, judging, lr)
+
+
+def _why_not_judged(settings: Settings, sizes: Sizes) -> str:
+    if settings.method == "full":
+        return "no others are tried with --method full, for want of memory for a second set of weights"
+    if sizes.pairs:
+        return "no others are tried where rows are preferences, which bits per byte do not judge"
+    return "" if sizes.field_items else "nothing is held out to judge others by"
+
+
+def _lr_from(settings: Settings, sizes: Sizes, probe: ProbePlan | None) -> str:
+    if settings.lr:
+        return "as given"
+    if probe:
+        return "the middle of those tried"
+    return f"by the size of the model; {_why_not_judged(settings, sizes) or 'the run is too short to try others'}"
 
 
 def _cost(probe: ProbePlan | None) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from metier.errors import DivergedError
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, pack, packs_of
+from metier.training import parallel
 from metier.training.loop import Begun, Recipe, StepMetrics, Trained, begin, train
 from metier.training.stream import Step
 
@@ -75,7 +76,8 @@ class Judge:
         self.tokens_read = self.n_tokens
 
     def __call__(self) -> tuple[float, float]:
-        """(bits per byte of the held-out rows, KL(base || now) in bits per byte of the general answers)."""
+        """(bits per byte of the held-out rows, KL(base || now) in bits per byte of the general answers); those of the
+        first rank, so that all choose the same."""
         started = time.perf_counter()
         kl, n = 0.0, 0
         for document, base in zip(self.general, self.base, strict=True):
@@ -85,7 +87,7 @@ class Judge:
         field = self._field_bits()
         self.seconds += time.perf_counter() - started
         self.tokens_read += self.n_tokens
-        return field, _ratio(kl, n) / math.log(2) * self.tokens_per_byte
+        return parallel.from_first((field, _ratio(kl, n) / math.log(2) * self.tokens_per_byte))
 
     def _field_bits(self) -> float:
         nats = sum(float(self.reader.token_nll(batch).double().sum()) for batch in self.packs)
