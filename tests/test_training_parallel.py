@@ -278,6 +278,18 @@ def test_a_run_of_two_ranks_goes_on_in_one_and_in_two_sharded_or_not(
             assert found["weights"][name] == pytest.approx(values, rel=1e-4, abs=1e-5), name
 
 
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_ranks_choose_the_rate_that_the_first_finds_best_and_it_is_that_of_one(
+    sharding: str, one: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
+    alone, first, last = one["rates"]["none"], *(found["rates"][sharding] for found in two)
+    assert first["chosen"] == last["chosen"] == alone["chosen"] == on_ranks.RATE
+    assert first["judged"] == last["judged"] == pytest.approx(alone["judged"], rel=1e-4)
+    assert first["weights"] == last["weights"]
+    for name, values in alone["weights"].items():
+        assert first["weights"][name] == pytest.approx(values, abs=1e-4)
+
+
 def test_a_number_of_one_rank_that_is_not_finite_rolls_all_back_alike(two: list[dict[str, Any]]) -> None:
     first, second = (rank["failing"] for rank in two)
     assert first["once"] == second["once"]
