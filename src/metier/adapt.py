@@ -124,7 +124,7 @@ def adapt(
             ),
             "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
             "training": conclude.training_facts(field.trained, planned, field.probe, field.rate),
-            "cost": conclude.cost(field.trained, before.seconds + after.seconds, journal.elapsed_s),
+            "cost": conclude.cost(field.trained, field.rate, before.seconds + after.seconds, journal.elapsed_s),
         }
         write_json(run.results, results)
     return finish(run)

@@ -73,6 +73,8 @@ def bench(
     if not documents:
         raise DataError(f"{data[0]} has no row with supervised tokens in its first {rows}: name other data.")
     reader = PackReader(add_method(base.model, "lora", settings.r, settings.alpha, settings.seed))
+    for line in reader.slower_paths():
+        say.say(line)
     counted = products(reader.model)
     supervised = sum(d.n_supervised for d in documents) / sum(len(d.ids) for d in documents)
     limit = Limit(counted, settings.pack_tokens, supervised)

@@ -111,7 +111,7 @@ def training_facts(
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and bytes of a run."""
+    """Seconds and bytes of a run. train_s has the trying of learning rates in it, the rates of training have not."""
 
     train_s: float
     evidence_s: float
@@ -121,10 +121,11 @@ class Cost:
     peak_rss_bytes: int
 
 
-def cost(trained: Trained, evidence_s: float, total_s: float) -> dict[str, Any]:
+def cost(trained: Trained, rate: Mapping[str, Any] | None, evidence_s: float, total_s: float) -> dict[str, Any]:
+    """rate: how the learning rate was found, where it was looked for."""
     return asdict(
         Cost(
-            trained.seconds,
+            trained.seconds + (rate["lost_seconds"] + rate["judging_seconds"] if rate else 0.0),
             evidence_s,
             total_s,
             trained.n_tokens / trained.seconds,
