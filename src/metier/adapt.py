@@ -86,6 +86,7 @@ def adapt(
             run.set_status("done")
             return finish(run)
     corpus, split = read_data(settings, say)
+    parallel.require_rows(len(split.train), sum(bool(e.rejected) for e in split.train))
     # Given tokens must give the same adapter whatever else the machine does.
     threads = fit_threads(settings.threads, fixed=bool(settings.tokens))
     if line := threads.line():
