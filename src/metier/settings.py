@@ -44,7 +44,7 @@ class Settings:
     seed: int = _setting(0, "seed of the split, the order and the adapter")
     checkpoint_s: float = _setting(60.0, "seconds of training between two checkpoints, at most")
     threads: int = _setting(
-        0, "processor threads of each process (0: the fastest number now; with --tokens or torchrun all there are for it)"
+        0, "processor threads of each process (0: the fastest number now; with --tokens or torchrun all its cores)"
     )
     sharding: str = _setting(
         "none", "under torchrun: none (every rank holds the model) or fsdp (each a part, to train)"
