@@ -197,7 +197,8 @@ def failing(folder: Path) -> dict[str, Any]:
 
 def rates(_: Path) -> dict[str, Any]:
     """Three rates tried, and the steps after them; the last of several ranks judges the wrong way round."""
-    found = {}
+    found: dict[str, Any] = {}
+    seen: list[StepMetrics] = []
     for sharding in ("none", "fsdp") if parallel.n_ranks() > 1 else ("none",):
         reader = model_to_train(sharding)
         recipe = Recipe(N_STEPS, RATE, PACK_TOKENS)
@@ -205,8 +206,10 @@ def rates(_: Path) -> dict[str, Any]:
             judge = Judge(reader, documents(21, 7, 16), documents(12, seed=80), PACK_TOKENS)
             if this_rank().number:
                 judge.n_bytes *= -1
-            tried = probe(reader, lambda: iter(steps()), ProbePlan((RATE, 3.0, RATE / 9), 2, 0), recipe, judge, list)
-            train(reader, lambda: iter(steps()), replace(recipe, peak_lr=tried.lr), list, begun=tried.begun)
+            tried = probe(
+                reader, lambda: iter(steps()), ProbePlan((RATE, 3.0, RATE / 9), 2, 0), recipe, judge, seen.append
+            )
+            train(reader, lambda: iter(steps()), replace(recipe, peak_lr=tried.lr), seen.append, begun=tried.begun)
         judged = [t.judged for t in tried.tried]
         found[sharding] = {"chosen": tried.lr, "judged": judged, "weights": weights(reader.model)}
     return found
