@@ -35,7 +35,7 @@ from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.examples import Example
 from metier.sources.ledger import Ledger
 from metier.sources.read import Corpus, ReadOptions, read_corpus
-from metier.sources.shown import found_lines
+from metier.sources.shown import found_lines, left_out_files
 from metier.sources.split import Split, split_corpus
 from metier.training import parallel
 from metier.training.journal import Journal
@@ -56,6 +56,7 @@ def adapt(
     resume: str | Path | None = None,
     fields: Mapping[str, str] | None = None,
     skip_bad_rows: bool = False,
+    password: str = "",
     progress: Progress | None = None,
     **options: Any,
 ) -> Run:
@@ -64,6 +65,7 @@ def adapt(
     data: files, folders, `pack:NAME`, or a hub id. fields: part → field name where the usual names do not fit.
     options: those of `Settings` (model, minutes, tokens, replay, lr, evidence, seed, …).
     resume: the folder of a run that was stopped or killed, instead of all of these; it ends as if it had never stopped.
+    password: opens locked files among the data; it is not written down, so resuming needs it again.
 
     Raises:
         MetierError: what the user can mend, in one sentence; nothing is left half-written.
@@ -85,7 +87,7 @@ def adapt(
         if parallel.by_first(run.results.exists):  # it was killed while its report was written
             run.set_status("done")
             return finish(run)
-    corpus, split = read_data(settings, say)
+    corpus, split = read_data(settings, password, say)
     parallel.require_rows(len(split.train), sum(bool(e.rejected) for e in split.train))
     # Given tokens must give the same adapter whatever else the machine does.
     threads = fit_threads(settings.threads, fixed=bool(settings.tokens))
@@ -140,10 +142,12 @@ def require_nothing_beside(resume: str | Path, given: Sequence[object]) -> None:
         )
 
 
-def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
-    corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows))
+def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus, Split]:
+    corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows, password=password), say)
     for line in (line for found in corpus.formats for line in found_lines(found)):
         say.say(line)
+    if left_out := left_out_files(corpus.files):
+        say.say(f"{len(corpus.files):,} files, of which {left_out} (the ledger says which)")
     split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)
     if not split.train:
         raise DataError(f"{settings.data[0]} leaves nothing to train on after the split: add documents.")

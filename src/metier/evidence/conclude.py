@@ -16,6 +16,7 @@ from metier.evidence.verdict import decide
 from metier.models.adapters import weights_moved
 from metier.models.load import BaseModel
 from metier.sources import general
+from metier.sources.formats.outcome import LEFT_OUT
 from metier.sources.read import Corpus
 from metier.sources.split import Split, Unit
 from metier.training.loop import Trained
@@ -75,8 +76,8 @@ def model_facts(base: BaseModel, model: Any, n_trained: int = 0) -> dict[str, An
 
 def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any]:
     return {
-        "files_read": sum(file.status == "ok" for file in corpus.files),
-        "files_rejected": sum(file.status == "rejected" for file in corpus.files),
+        "files_read": sum(file.status in ("ok", "partial") for file in corpus.files),
+        "files_rejected": sum(file.status in LEFT_OUT for file in corpus.files),
         "examples": len(corpus.examples),
         "documents": len({e.document for e in (*split.train, *split.select, *split.test)}),
         "train_tokens": train_tokens,
