@@ -52,7 +52,8 @@ def bench(
     fields: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train the first `rows` rows of `data` once, then score them; one pack before that warms up, uncounted.
+    """Train the first `rows` rows of `data` once, in steps of the default size, then score them; a step before that
+    warms up, uncounted.
 
     Rates are per second of the steps alone, by the median of their seconds a token, so that a neighbour who comes and
     goes does not set them; tokens are those of the rows, without padding. `share_of_limit` counts the
@@ -153,7 +154,7 @@ def _estimate(name: str, settings: Settings, gflops: float, supervised: float) -
 def _training(
     reader: PackReader, documents: list[Encoded], settings: Settings, lr: float, limit: Limit, say: Progress
 ) -> dict[str, Any]:
-    groups = list(_steps(documents, settings.pack_tokens))
+    groups = list(_steps(documents, settings.step_tokens))
     optimizer = begin(reader, Recipe(len(groups), lr, settings.pack_tokens)).optimizer
     reader.model.train()
     computed = sum(_computed(step, settings.pack_tokens) for step in groups)
