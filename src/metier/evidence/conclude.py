@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,11 +89,14 @@ def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any
     }
 
 
-def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> dict[str, Any]:
+def training_facts(
+    trained: Trained, planned: Plan, probe: dict[str, float], rate: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """probe: what moved on held-out rows. rate: how the learning rate was found, where it was looked for."""
     return {
         "steps": trained.n_steps,
         "epochs": round(planned.epochs * trained.n_tokens / planned.train_tokens, 4),
-        "lr": planned.lr,
+        "lr": rate["chosen"] if rate else planned.lr,
         "tokens": trained.n_tokens,
         "supervised_tokens": trained.n_supervised,
         "replay_share": trained.n_replay_tokens / trained.n_tokens,
@@ -102,12 +106,13 @@ def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> 
         "pack_tokens": trained.pack_tokens,
         "rollbacks": [asdict(rollback) for rollback in trained.rollbacks],
         "probe": probe,
+        **({"lr_probe": dict(rate)} if rate else {}),
     }
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and bytes of a run."""
+    """Seconds and bytes of a run. train_s has the trying of learning rates in it, the rates of training have not."""
 
     train_s: float
     evidence_s: float
@@ -117,10 +122,11 @@ class Cost:
     peak_rss_bytes: int
 
 
-def cost(trained: Trained, evidence_s: float, total_s: float) -> dict[str, Any]:
+def cost(trained: Trained, rate: Mapping[str, Any] | None, evidence_s: float, total_s: float) -> dict[str, Any]:
+    """rate: how the learning rate was found, where it was looked for."""
     return asdict(
         Cost(
-            trained.seconds,
+            trained.seconds + (rate["lost_seconds"] + rate["judging_seconds"] if rate else 0.0),
             evidence_s,
             total_s,
             trained.n_tokens / trained.seconds,
