@@ -16,12 +16,15 @@ from metier.evidence import conclude, measure
 from metier.evidence.measure import Before, Subject
 from metier.interrupts import StopAfterStep
 from metier.models.adapters import keep_memory
+from metier.models.compiling import compile_layers
+from metier.models.device import chosen, placement
 from metier.models.encoding import Encoded, Encoder
 from metier.models.frozen import lower_outputs_kept
 from metier.models.generate import Answer
 from metier.models.load import load_base
 from metier.models.methods import add_method, n_frozen_layers, n_trained
 from metier.models.packing import PackReader
+from metier.models.terms import NewTokens, add_terms, read_terms
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
 from metier.ranks import this_rank, threads_of_a_rank
@@ -71,13 +74,15 @@ def adapt(
         settings = Settings(
             data=tuple(map(str, data)), fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options
         )
+        if settings.new_tokens:  # the terms themselves are kept: the run no longer depends on a file of them
+            settings = replace(settings, new_tokens=read_terms(settings.new_tokens))
         run = RunFolder(out or default_folder(settings.data[0]))
         run.require_free()
-        parallel.join(settings.rank_timeout)
+        parallel.join(settings.rank_timeout, chosen(settings.device))
     else:
         require_nothing_beside(resume, [*data, *filter(None, (out, fields, skip_bad_rows)), *options])
         run, settings = reopen(resume)
-        parallel.join(settings.rank_timeout)
+        parallel.join(settings.rank_timeout, chosen(settings.device))
         if parallel.by_first(run.results.exists):  # it was killed while its report was written
             run.set_status("done")
             return finish(run)
@@ -102,7 +107,7 @@ def adapt(
         journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
         field = train_field(subject, split, planned, before.replay, journal)
         save_trained(subject)
-        settle(corpus.ledger, split, field, before, subject.encoder)
+        settle(corpus.ledger, split, field, before, subject.adapted_encoder)
         write_json(run.ledger, corpus.ledger.as_json())
         if n_cut := corpus.ledger.n_cut:
             say.say(f"{n_cut} conversations did not fit the window of {subject.encoder.window} tokens and were cut")
@@ -145,6 +150,11 @@ def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
             f"{settings.data[0]} holds preferences, which are learned beside the model with its adapter switched off, "
             "and --method full has none: choose an adapter."
         )
+    if settings.new_tokens and any(e.rejected for e in split.train):
+        raise DataError(
+            f"{settings.data[0]} holds preferences, which are learned beside the base, and the base cannot read new "
+            "tokens: leave out --new-tokens."
+        )
     say.say(f"{len(corpus.examples):,} examples; {n_documents} {split.unit}s held out, half of them for the verdict")
     return corpus, split
 
@@ -154,18 +164,40 @@ def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
     if settings.threads or this_rank().of > 1:
         torch.set_num_threads(settings.threads or threads_of_a_rank())
     keep_memory()
+    where = placement(settings.device, settings.method, settings.load_in_4bit)
     with parallel.first_of_a_node_first():
-        base = load_base(settings.model)
+        base = load_base(settings.model, where)
     if not base.encoder.has_own_template:
         say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
+    new = add_terms(base, settings.new_tokens) if settings.new_tokens else None
+    if new:
+        say.say(new_tokens_line(new))
     reader = PackReader(
-        add_method(base.model, settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
+        add_method(
+            base.model,
+            settings.method,
+            settings.r,
+            settings.alpha,
+            settings.seed,
+            settings.top_layers,
+            new.pieces if new else None,
+        )
     )
     if reader.why_plain:
         say.say(f"{reader.why_plain}: each document runs alone, which is slower and the same")
     if settings.sharding == "fsdp" and parallel.n_ranks() > 1:
         shard(reader.model)
-    return Subject(base, reader, settings, run, say)
+    elif where.device.type == "cuda" and settings.compile:
+        n_frozen = n_frozen_layers(reader.inner, settings.top_layers) if settings.top_layers else 0
+        if reason := compile_layers(reader, n_frozen):
+            say.say(f"the decoder layers cannot be compiled ({reason}): they run as they are")
+    return Subject(base, reader, settings, run, say, new)
+
+
+def new_tokens_line(new: NewTokens) -> str:
+    """What becomes of the terms."""
+    known = f"; {len(new.known)} are single tokens already ({', '.join(new.known[:5])})" if new.known else ""
+    return f"{len(new.pieces)} terms become tokens, each from the mean of its pieces{known}"
 
 
 def fingerprint(subject: Subject, split: Split) -> Iterator[str]:
@@ -177,7 +209,7 @@ def fingerprint(subject: Subject, split: Split) -> Iterator[str]:
 
 def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:
     """Those of the field without replay, to see whether every rank has something to do."""
-    field = field_documents(split.train, subject.encoder.encode, subject.settings.seed)
+    field = field_documents(split.train, subject.adapted_encoder.encode, subject.settings.seed)
     return islice(steps(field, [], 0.0, planned.step_tokens), LOOKED_AT)
 
 
@@ -213,7 +245,7 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
     Raises:
         DataError: no row of the field has a supervised token.
     """
-    encoder, reader, settings, say = subject.encoder, subject.reader, subject.settings, subject.say
+    encoder, reader, settings, say = subject.adapted_encoder, subject.reader, subject.settings, subject.say
     too_long: set[str] = set()
 
     def encode(example: Example) -> list[Encoded]:
@@ -273,8 +305,9 @@ def save_trained(subject: Subject) -> None:
     partial = folder.with_name(f"{folder.name}.tmp")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        subject.reader.model.save_pretrained(partial, state_dict=whole_state(subject.reader.model))
-        subject.base.tokenizer.save_pretrained(partial)
+        options: dict[str, Any] = {"save_embedding_layers": False} if subject.new_tokens else {}
+        subject.reader.model.save_pretrained(partial, state_dict=whole_state(subject.reader.model), **options)
+        subject.adapted_encoder.tokenizer.save_pretrained(partial)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)

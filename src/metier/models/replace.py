@@ -41,7 +41,12 @@ TRIED_SEGMENTS = ((3, 4, 2), (5,))  # a stem with two branches, and a document
 
 
 def replace_forwards(model: nn.Module) -> frozenset[str]:
-    """Replace what can be replaced, in place; returns the names of the classes that were."""
+    """Replace what can be replaced, in place; returns the names of the classes that were.
+
+    The fused functions are written for a CPU and float32: elsewhere a model keeps its own, which a compiler can read.
+    """
+    if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in model.parameters()):
+        return frozenset()
     agreed: dict[type, bool] = {}
     for module in model.modules():
         fused = _fused_forward(module)
@@ -119,7 +124,6 @@ def _attention_forward(
         or layers is None
         or position_embeddings is None
         or position_embeddings[0].shape[-1] != self.head_dim
-        or hidden_states.device.type != "cpu"
     ):
         return _own(self)(hidden_states, position_embeddings, *args, **kwargs)
     n_key = len(layers[1].weight) // self.head_dim
