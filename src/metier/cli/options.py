@@ -20,7 +20,6 @@ EVIDENCE = (
     "seed",
     "device",
     "load_in_4bit",
-    "compile",
     "threads",
     "rank_timeout",
 )

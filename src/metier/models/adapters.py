@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from metier.errors import ModelError
 from metier.models.replace import replace_forwards
-from metier.models.token_rows import Pieces, make_room, rows_moved, start_rows, turn_rows
+from metier.models.token_rows import TIED, Pieces, make_room, rows_moved, start_rows, turn_rows
 
 
 @contextmanager
@@ -115,6 +115,7 @@ def load_adapter(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error of ours, below
+            warnings.filterwarnings("ignore", TIED)
             adapted = PeftModel.from_pretrained(model, folder)
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
             saved = set(file.keys())

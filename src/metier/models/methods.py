@@ -1,5 +1,6 @@
 """The methods of training: which weights are trained, where they start, and a fully trained model at a dial."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from metier.errors import ModelError
-from metier.models.token_rows import Pieces, lora_options, make_room, start_rows, tokens_config
+from metier.models.token_rows import TIED, Pieces, lora_options, make_room, start_rows, tokens_config
 
 SVD_ROUNDS = 16  # of subspace iteration for PiSSA, as its authors use
 
@@ -52,7 +53,9 @@ def add_method(
             **(lora_options(model, new_tokens) if new_tokens else {}),
         )
     try:
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", TIED)
+            adapted = get_peft_model(model, config)
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"{type(model).__name__} cannot take {method} ({error}): choose another --method or model."

@@ -15,6 +15,8 @@ from transformers import PreTrainedModel
 
 from metier.errors import ModelError
 
+TIED = "Model has `tie_word_embeddings=True` and a tied layer"  # a warning of PEFT's; trained tokens do tie the head
+
 Pieces = Mapping[int, Sequence[int]]
 """New token → the tokens that it stands for."""
 
@@ -95,6 +97,7 @@ def turn_rows(model: nn.Module, dial: float) -> None:
             row.copy_(torch.lerp(layer.trainable_tokens_original[name].to(row), row, dial))
 
 
+@torch.no_grad()
 def rows_moved(model: nn.Module) -> tuple[float, float]:
     """(sum of squares of how far the rows are from their starts, sum of squares of the starts)."""
     moved = total = 0.0
