@@ -116,6 +116,7 @@ def test_switched_off_the_base_neither_scores_nor_writes_the_new_tokens(method: 
 
 @TIES
 @pytest.mark.parametrize("method", ["tokens", "lora"])
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
 def test_what_is_saved_is_small_and_loads_as_it_was(method: str, tied: bool, tmp_path: Path) -> None:
     model = moved(added(method, tied))
     model.save_pretrained(tmp_path, save_embedding_layers=False)
