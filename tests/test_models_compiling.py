@@ -11,7 +11,11 @@ from metier.models.methods import add_method
 from metier.models.packing import Branches, PackReader, pack, pack_branches
 from tiny import documents, random_ids, tiny_model
 
-PACKS = (pack(documents(13, 9, 4)), pack(documents(21, 6)), pack_branches([Branches("s", random_ids(9, 1), ((3, 4), (5,)))]))
+PACKS = (
+    pack(documents(13, 9, 4)),
+    pack(documents(21, 6)),
+    pack_branches([Branches("s", random_ids(9, 1), ((3, 4), (5,)))]),
+)
 
 
 def reader_of(dtype: torch.dtype) -> PackReader:

@@ -51,7 +51,9 @@ def test_the_device_is_chosen(name: str, n_gpus: int, rank: Rank, expected: str,
         ("mps", 0, Rank(), "torch finds no Apple GPU here"),
     ],
 )
-def test_a_device_that_is_not_here_is_refused(name: str, n_gpus: int, rank: Rank, sentence: str, monkeypatch: Any) -> None:
+def test_a_device_that_is_not_here_is_refused(
+    name: str, n_gpus: int, rank: Rank, sentence: str, monkeypatch: Any
+) -> None:
     gpus(monkeypatch, n_gpus)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(device, "this_rank", lambda: rank)

@@ -26,7 +26,7 @@ def reference_kernel(
     window_size: tuple[int, int],
     enable_gqa: bool,
 ) -> Tensor:
-    """torch's variable-length attention as its documentation has it, a row at a time, the last query at the last key."""
+    """torch's variable-length attention as its documentation has it, row by row, the last query at the last key."""
     out = torch.empty_like(query)
     assert query_ends.dtype == key_ends.dtype == torch.int32
     sizes = []

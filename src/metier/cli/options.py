@@ -25,7 +25,18 @@ EVIDENCE = (
 )
 PANELS = {
     "Plan": ("minutes", "tokens", "evidence", "held_out", "budget_forgetting", "general"),
-    "Training": ("method", "new_tokens", "top_layers", "r", "alpha", "lr", "replay", "max_epochs", "step_tokens", "pack_tokens"),
+    "Training": (
+        "method",
+        "new_tokens",
+        "top_layers",
+        "r",
+        "alpha",
+        "lr",
+        "replay",
+        "max_epochs",
+        "step_tokens",
+        "pack_tokens",
+    ),
     "Machine": (
         "seed",
         "device",

@@ -10,11 +10,15 @@ from transformers import BitsAndBytesConfig
 from metier.errors import ModelError
 from metier.ranks import this_rank
 
+
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Placement:
     """dtype: of the base's weights. in_4bit: its linear layers are quantised to 4 bits and compute in `dtype`."""
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     dtype: torch.dtype = torch.float32
     in_4bit: bool = False
 

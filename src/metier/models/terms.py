@@ -62,7 +62,9 @@ def add_terms(base: BaseModel, terms: Iterable[str]) -> NewTokens:
         else:
             wanted[f" {term}"] = tuple(ids)
     if not wanted:
-        raise ModelError(f"--new-tokens: all {len(known)} terms are single tokens of {base.name} already: leave it out.")
+        raise ModelError(
+            f"--new-tokens: all {len(known)} terms are single tokens of {base.name} already: leave it out."
+        )
     tokenizer = copy.deepcopy(base.tokenizer)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in wanted])
     pieces = {tokenizer.convert_tokens_to_ids(text): ids for text, ids in wanted.items()}

@@ -24,12 +24,12 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from metier.errors import RankError
+from metier.models.device import CPU
 from metier.models.encoding import Encoded
 from metier.models.packing import Pack, divide, pack
 from metier.ranks import this_rank
 from metier.training.stream import Step
 
-CPU = torch.device("cpu")
 GRACE_S = 5.0  # in which ranks whose run broke tell one another what they know
 TOLD = "metier/told"
 WAITING = "metier/waiting/"
