@@ -10,7 +10,6 @@ from transformers import BitsAndBytesConfig
 from metier.errors import ModelError
 from metier.ranks import this_rank
 
-
 CPU = torch.device("cpu")
 
 
