@@ -120,7 +120,7 @@ def test_the_gradient_of_a_16_bit_head_is_near_that_of_32(softcap: float) -> Non
     hidden = 2 * weight[labels].float()  # sure of its labels: what is left of the gradient is small
 
     def gradient(dtype: torch.dtype) -> torch.Tensor:
-        x = hidden.to(dtype).requires_grad_()
+        x = hidden.to(dtype).clone().requires_grad_()
         summed_nll(x, weight.to(dtype), None, labels, softcap)[0].backward()
         assert x.grad is not None
         return x.grad.float()

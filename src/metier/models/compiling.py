@@ -23,7 +23,7 @@ def recompute_layers(model: Any) -> None:
 
     model: a transformers model, without the wrapper of PEFT.
     """
-    model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": attention.again})
+    model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": attention.again})
 
 
 def compile_layers(reader: PackReader, n_frozen: int = 0, backend: str = "inductor") -> str:
