@@ -38,7 +38,7 @@ def losses_and_gradients(reader: PackReader) -> list[Tensor]:
 def test_layers_that_run_again_give_the_same_gradients(dtype: torch.dtype) -> None:
     kept, again = reader_of(dtype), reader_of(dtype)
     runs: list[int] = []
-    again.inner.model.layers[0].mlp.register_forward_hook(lambda *_: runs.append(1))
+    again.inner.model.layers[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
     recompute_layers(again.inner)
     found, expected = losses_and_gradients(again), losses_and_gradients(kept)
     assert len(runs) == 2 * len(PACKS)
