@@ -29,9 +29,12 @@ def test_a_run_with_new_tokens_is_saved_proved_and_talks(method: str, tmp_path: 
         assert run.settings.new_tokens == TERMS
         assert run.results["gain"]["diff"] > 0
         assert run.results["model"]["weights_moved"] > 0
-        base = read_jsonl(run.path / "evidence" / "scores-base.jsonl")
-        assert base == read_jsonl(plain.path / "evidence" / "scores-base.jsonl")[: len(base)]
-        adapted = read_jsonl(run.path / "evidence" / "scores-adapted.jsonl")
+        base, adapted = (list(read_jsonl(run.path / "evidence" / f"scores-{arm}.jsonl")) for arm in ("base", "adapted"))
+        known = {(r["slice"], r["item"]): r for r in read_jsonl(plain.path / "evidence" / "scores-base.jsonl")}
+        for r in base:
+            alone = known[(r["slice"], r["item"])]
+            assert (r["bytes"], r["tokens"]) == (alone["bytes"], alone["tokens"])
+            assert r["nll"] == pytest.approx(alone["nll"], rel=1e-4)
         assert [r["bytes"] for r in adapted] == [r["bytes"] for r in base]
         assert sum(r["tokens"] for r in adapted) < sum(r["tokens"] for r in base)
         held_out = tmp_path / "held_out.jsonl"
