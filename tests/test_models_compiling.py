@@ -52,6 +52,7 @@ def test_layers_run_again_only_when_keeping_all_would_not_fit() -> None:
     assert wants_recomputing(99, 100)  # allocators need some of it
 
 
+@pytest.mark.slow  # a compiler reads two layers
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it while it reads the code
 def test_compiled_layers_give_the_same_losses_and_gradients_and_packs_of_other_lengths_compile_nothing_new() -> None:
     from torch._dynamo.testing import CompileCounterWithBackend
