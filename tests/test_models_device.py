@@ -113,11 +113,12 @@ def test_a_base_in_4_bits_trains(tmp_path: Path) -> None:
     assert found[-1] < 0.97 * found[0]
 
 
-@pytest.mark.parametrize("softcap", [0.0, 8.0])
-def test_the_gradient_of_a_16_bit_head_is_near_that_of_32(softcap: float) -> None:
+@pytest.mark.parametrize("softcap", [0.0, 30.0])
+def test_the_gradient_of_a_16_bit_head_is_that_of_32_where_the_label_is_nearly_certain(softcap: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    weight, labels = torch.randn(50, 16, generator=generator).bfloat16(), torch.arange(20)
-    hidden = 2 * weight[labels].float()  # sure of its labels: what is left of the gradient is small
+    weight = 3 * torch.nn.functional.normalize(torch.randn(50, 64, generator=generator), dim=1).bfloat16()
+    labels = torch.arange(20)
+    hidden = 1.5 * weight[labels]
 
     def gradient(dtype: torch.dtype) -> torch.Tensor:
         x = hidden.to(dtype).clone().requires_grad_()
@@ -126,4 +127,4 @@ def test_the_gradient_of_a_16_bit_head_is_near_that_of_32(softcap: float) -> Non
         return x.grad.float()
 
     expected = gradient(torch.float32)
-    assert (gradient(torch.bfloat16) - expected).norm() < 0.05 * expected.norm()
+    assert (gradient(torch.bfloat16) - expected).norm() < 0.02 * expected.norm()

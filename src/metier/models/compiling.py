@@ -13,9 +13,10 @@ from metier.models.packing import PackReader, tried_packs
 ROOM = 0.9  # of the free memory is planned with: allocators lose some between their blocks
 
 
-def wants_recomputing(bytes_needed: int, bytes_free: int) -> bool:
-    """Whether activations should be made again in the backward pass; bytes_needed: of training where all are kept."""
-    return bytes_needed > ROOM * bytes_free
+def wants_recomputing(bytes_needed: int, bytes_free: int | None) -> bool:
+    """Whether activations should be made again in the backward pass; bytes_needed: of training where all are kept;
+    bytes_free: None where nobody knows."""
+    return bytes_free is not None and bytes_needed > ROOM * bytes_free
 
 
 def recompute_layers(model: Any) -> None:
@@ -48,8 +49,14 @@ def compile_layers(reader: PackReader, n_frozen: int = 0, backend: str = "induct
 
 
 def _try(reader: PackReader) -> None:
-    for batch in tried_packs(reader.inner):
-        total = reader.summed_nll(batch)
-        if total.requires_grad:
-            total.backward()  # type: ignore[no-untyped-call]
-    reader.model.zero_grad(set_to_none=True)
+    """Forwards and backwards as in training, or forwards alone where nothing is trained."""
+    was_training = reader.model.training
+    reader.model.train(any(p.requires_grad for p in reader.model.parameters()))
+    try:
+        for batch in tried_packs(reader.inner):
+            total = reader.summed_nll(batch)
+            if total.requires_grad:
+                total.backward()  # type: ignore[no-untyped-call]
+    finally:
+        reader.model.zero_grad(set_to_none=True)
+        reader.model.train(was_training)

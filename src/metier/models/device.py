@@ -26,6 +26,15 @@ class Placement:
         """What the weights are computed as: the same weights answer otherwise in another precision."""
         return "4bit" if self.in_4bit else str(self.dtype).removeprefix("torch.")
 
+    @property
+    def weight_bytes(self) -> float:
+        """Of one weight of the base's linear layers."""
+        return 0.5 if self.in_4bit else float(self.dtype.itemsize)
+
+    def free_bytes(self) -> int | None:
+        """Memory of a CUDA GPU that nobody has taken; None elsewhere."""
+        return torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else None
+
 
 ON_CPU = Placement()
 
