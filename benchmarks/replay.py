@@ -157,7 +157,9 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     for line in lines:
         if line["key"][1] != "base":
             runs.setdefault(tuple(line["key"][:3]), []).append(line)
-    head = "| field | replay | share | seeds | field | text | good answers | own answers | repetition | ended | length |"
+    head = (
+        "| field | replay | share | seeds | field | text | good answers | own answers | repetition | ended | length |"
+    )
     rows = [head, "|" + " --- |" * 11]
     for (field, source, share), group in sorted(runs.items()):
         base = bases[field]
@@ -167,7 +169,12 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
             return " / ".join(format(value, spec) for value in values)
 
         cells = [change("field", "+.1%", True), change("text", "+.2%", True), change("good", "+.1%", True)]
-        cells += [change("own", "+.3f"), change("repetition", "+.2f"), change("ended", "+.2f"), change("length", "+.0f")]
+        cells += [
+            change("own", "+.3f"),
+            change("repetition", "+.2f"),
+            change("ended", "+.2f"),
+            change("length", "+.0f"),
+        ]
         rows.append(f"| {field} | {source} | {share:.0%} | {len(group)} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 

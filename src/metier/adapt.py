@@ -27,10 +27,12 @@ from metier.progress import Progress, Silent
 from metier.ranks import this_rank, threads_of_a_rank
 from metier.record import finish, recorded
 from metier.results import Run
-from metier.runs import RunFolder, default_folder, environment, write_json, write_text
+from metier.runs import Json, RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.examples import Example
+from metier.sources.general import own_texts
 from metier.sources.ledger import Ledger
+from metier.sources.mine import mined_tasks
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines
 from metier.sources.split import Split, split_corpus
@@ -38,10 +40,11 @@ from metier.training import parallel
 from metier.training.journal import Journal
 from metier.training.loop import Recipe, StepMetrics, Trained, train
 from metier.training.memory import try_longest_pack
+from metier.training.mix import Beside, achieved, mix_lines, mixed
 from metier.training.plan import Plan, read_plan
 from metier.training.replay import replay_documents
 from metier.training.sharding import shard, sharded, whole_state
-from metier.training.stream import Step, field_documents, steps
+from metier.training.stream import FIELD, Part, Step, field_documents, steps
 
 LOOKED_AT = 8  # steps
 
@@ -98,9 +101,12 @@ def adapt(
         for line in measure.plan_lines(planned):
             say.say(line)
         write_beginning(run, origin, corpus, split, planned)
-        before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay_requests)
+        before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay)
         journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
-        field = train_field(subject, split, planned, before.replay, journal)
+        beside = beside_field(subject, split, planned, before.replay)
+        field = train_field(subject, split, planned, beside, journal)
+        for line in mix_lines(field.mix):
+            say.say(line)
         save_trained(subject)
         settle(corpus.ledger, split, field, before, subject.encoder)
         write_json(run.ledger, corpus.ledger.as_json())
@@ -116,7 +122,7 @@ def adapt(
                 subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
             ),
             "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
-            "training": conclude.training_facts(field.trained, planned, field.probe),
+            "training": conclude.training_facts(field.trained, planned, field.probe, field.mix),
             "cost": conclude.cost(field.trained, before.seconds + after.seconds, journal.elapsed_s),
         }
         write_json(run.results, results)
@@ -178,7 +184,7 @@ def fingerprint(subject: Subject, split: Split) -> Iterator[str]:
 def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:
     """Those of the field without replay, to see whether every rank has something to do."""
     field = field_documents(split.train, subject.encoder.encode, subject.settings.seed)
-    return islice(steps(field, [], 0.0, planned.step_tokens), LOOKED_AT)
+    return islice(steps([Part(FIELD, 1.0, field)], planned.step_tokens), LOOKED_AT)
 
 
 def begin(run: RunFolder, origin: Origin) -> None:
@@ -192,7 +198,8 @@ def begin(run: RunFolder, origin: Origin) -> None:
 
 def write_beginning(run: RunFolder, origin: Origin, corpus: Corpus, split: Split, planned: Plan) -> None:
     write_json(run.plan, asdict(planned))
-    write_text(run.config, to_toml(replace(from_mapping(origin.settings), lr=planned.lr)))
+    resolved = replace(from_mapping(origin.settings), lr=planned.lr, replay=planned.replay.share)
+    write_text(run.config, to_toml(resolved))
     write_json(run.environment, environment())
     write_json(run.splits, split.as_json())
     write_json(run.ledger, corpus.ledger.as_json())
@@ -205,10 +212,21 @@ class Training:
     trained: Trained
     probe: dict[str, float]
     too_long: frozenset[str]  # rows whose prompt alone fills the window
+    mix: list[dict[str, Json]]
 
 
-def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer], journal: Journal) -> Training:
-    """Train on the field and on replay from where the journal stands, writing it as it goes.
+def beside_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer]) -> Beside:
+    """What is trained beside the field. replay: what the base wrote."""
+    settings = subject.settings
+    general = own_texts(settings.general).replayed if planned.replay.yours else ()
+    mined = mined_tasks(split.train) if settings.mined else ()
+    if settings.mined:
+        subject.say.say(f"{len(mined):,} tasks are mined from the plain texts")
+    return Beside(mined, general, replay_documents(subject.encoder, replay))
+
+
+def train_field(subject: Subject, split: Split, planned: Plan, beside: Beside, journal: Journal) -> Training:
+    """Train on the field and on what is beside it from where the journal stands, writing it as it goes.
 
     Raises:
         DataError: no row of the field has a supervised token.
@@ -222,9 +240,12 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
             too_long.add(example.id)
         return documents
 
+    def parts() -> list[Part]:
+        others = beside.documents(encoder.encode, settings.seed)
+        return mixed(split.train, encode, others, planned.shares(settings.mined), settings)
+
     def stream() -> Iterator[Step]:
-        field = field_documents(split.train, encode, settings.seed)
-        return steps(field, replay_documents(encoder, replay), planned.replay_share, planned.step_tokens)
+        return steps(parts(), planned.step_tokens)
 
     probe = measure.Probe(encoder, split.select)
     if "nll_before" not in journal.notes:
@@ -257,7 +278,7 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
         )
     nll_after = probe.nll_per_token(reader, settings.pack_tokens)
     moved = {"n_rows": probe.n_rows, "nll_before": journal.notes["nll_before"], "nll_after": nll_after}
-    return Training(trained, moved, frozenset(too_long))
+    return Training(trained, moved, frozenset(too_long), achieved(parts(), trained.tokens_of_part))
 
 
 def save_trained(subject: Subject) -> None:

@@ -100,14 +100,18 @@ def _read(run: RunFolder) -> Origin:
 
 
 def _require_same_settings(run: RunFolder, then: Settings) -> None:
-    """config.toml against the settings that the run began with; the rate in it is the plan's where none was given."""
+    """config.toml against the settings that the run began with; the rate and the share of replay in it are the plan's
+    where none was given."""
     if not run.config.exists():
         if run.plan.exists():
             raise RunError(f"{run.path} has no config.toml: put it back, or begin a new run.")
         return
     was, found = asdict(then), asdict(from_toml(run.config.read_text(encoding="utf-8")))
-    if run.plan.exists() and found["lr"] == read_json(run.plan)["lr"]:
-        found["lr"] = was["lr"]
+    if run.plan.exists():
+        planned = read_json(run.plan)
+        for name, value in (("lr", planned["lr"]), ("replay", planned["replay"]["share"])):
+            if found[name] == value:
+                found[name] = was[name]
     for name, value in was.items():
         if found[name] != value:
             raise _changed(f"{name} is {found[name]!r} in {run.config} and was {value!r}", "put it back")

@@ -14,8 +14,19 @@ Command = Callable[..., None]
 
 EVIDENCE = ("minutes", "evidence", "budget_forgetting", "general", "seed", "threads", "rank_timeout")
 PANELS = {
-    "Plan": ("minutes", "tokens", "evidence", "held_out", "budget_forgetting", "general"),
-    "Training": ("method", "top_layers", "r", "alpha", "lr", "replay", "max_epochs", "step_tokens", "pack_tokens"),
+    "Plan": ("minutes", "tokens", "mix", "evidence", "held_out", "budget_forgetting", "general"),
+    "Training": (
+        "method",
+        "top_layers",
+        "r",
+        "alpha",
+        "lr",
+        "replay",
+        "mined",
+        "max_epochs",
+        "step_tokens",
+        "pack_tokens",
+    ),
     "Machine": ("seed", "threads", "checkpoint_s", "sharding", "rank_timeout"),
 }
 METAVARS: dict[Any, str] = {float: "X", int: "N", str: "NAME", list[str]: "PATH"}

@@ -87,7 +87,9 @@ def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any
     }
 
 
-def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> dict[str, Any]:
+def training_facts(
+    trained: Trained, planned: Plan, probe: dict[str, float], mix: list[dict[str, Any]]
+) -> dict[str, Any]:
     return {
         "steps": trained.n_steps,
         "epochs": round(planned.epochs * trained.n_tokens / planned.train_tokens, 4),
@@ -96,6 +98,9 @@ def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> 
         "supervised_tokens": trained.n_supervised,
         "replay_share": trained.n_replay_tokens / trained.n_tokens,
         "replay_tokens": trained.n_replay_tokens,
+        "replay_requests": f"version {general.REPLAY_VERSION}",
+        "distance": planned.distance,
+        "mix": mix,
         "seconds": trained.seconds,
         "interrupted": trained.interrupted,
         "pack_tokens": trained.pack_tokens,

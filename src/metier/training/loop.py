@@ -20,7 +20,7 @@ from metier.training.journal import Journal, RowLoss
 from metier.training.memory import or_none_without_memory, smaller_packs, together
 from metier.training.preferences import compare, pair_packs_of
 from metier.training.schedule import lr_at
-from metier.training.stream import REPLAY, Step
+from metier.training.stream import Step
 
 MAX_GRAD_NORM = 1.0
 FEWEST_STEPS_APART = 4  # two anchors
@@ -78,6 +78,7 @@ class Trained:
     n_steps: int = 0
     n_tokens: int = 0
     n_supervised: int = 0
+    n_replay_tokens: int = 0
     tokens_of_part: dict[str, int] = field(default_factory=dict)
     n_documents: int = 0
     seconds: float = 0.0
@@ -157,7 +158,7 @@ def train(
                 grad_norm=update.grad_norm,
                 tokens=step.n_tokens,
                 supervised_tokens=update.n_supervised,
-                replay_tokens=step.tokens.get(REPLAY, 0),
+                replay_tokens=step.n_replay_tokens,
                 tokens_per_s=step.n_tokens / seconds,
                 seconds=seconds,
                 rollbacks=len(done.rollbacks),
@@ -271,6 +272,7 @@ def _count(done: Trained, step: Step, n_supervised: int, seconds: float) -> None
     done.n_steps += 1
     done.n_tokens += step.n_tokens
     done.n_supervised += n_supervised
+    done.n_replay_tokens += step.n_replay_tokens
     for part, n_tokens in step.tokens.items():
         done.tokens_of_part[part] = done.tokens_of_part.get(part, 0) + n_tokens
     done.n_documents += len(step.documents)

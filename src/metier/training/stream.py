@@ -1,4 +1,4 @@
-"""The order in which documents are trained: shuffled epochs of every part, the parts mixed by their shares of tokens."""
+"""The order in which documents are trained: shuffled epochs of every part, and the parts by their shares of tokens."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,8 +9,8 @@ from metier.models.encoding import Encoded
 from metier.sources.examples import Example
 
 BUFFER = 64  # documents waiting, encoded
-REPLAY = "replay"  # the name of that part, and
-MINED = "mined tasks"  # of that one; the parts of the field have the names of their data
+# The names of parts; under --mix those of the field are the names of their data.
+FIELD, MINED, REPLAY, OWN_GENERAL = "field", "mined tasks", "replay", "your general text"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Step:
     @property
     def n_tokens(self) -> int:
         return sum(self.tokens.values())
+
+    @property
+    def n_replay_tokens(self) -> int:
+        return self.tokens.get(REPLAY, 0) + self.tokens.get(OWN_GENERAL, 0)
 
 
 def field_documents(
