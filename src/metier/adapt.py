@@ -22,17 +22,18 @@ from metier.models.generate import Answer
 from metier.models.load import load_base
 from metier.models.methods import add_method, n_frozen_layers, n_trained
 from metier.models.packing import PackReader
+from metier.models.vocabulary import vocabulary
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
 from metier.ranks import this_rank, threads_of_a_rank
 from metier.record import finish, recorded
 from metier.results import Run
-from metier.runs import Json, RunFolder, default_folder, environment, write_json, write_text
+from metier.runs import Json, RunFolder, default_folder, environment, write_json, write_jsonl, write_text
 from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.examples import Example
-from metier.sources.general import own_texts
+from metier.sources.general import own_texts, texts
 from metier.sources.ledger import Ledger
-from metier.sources.mine import mined_tasks
+from metier.sources.mine import mined_tasks, mined_terms
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines
 from metier.sources.split import Split, split_corpus
@@ -122,6 +123,7 @@ def adapt(
                 subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
             ),
             "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
+            "vocabulary": vocabulary_facts(subject, split),
             "training": conclude.training_facts(field.trained, planned, field.probe, field.mix),
             "cost": conclude.cost(field.trained, before.seconds + after.seconds, journal.elapsed_s),
         }
@@ -185,6 +187,14 @@ def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]
     """Those of the field without replay, to see whether every rank has something to do."""
     field = field_documents(split.train, subject.encoder.encode, subject.settings.seed)
     return islice(steps([Part(FIELD, 1.0, field)], planned.step_tokens), LOOKED_AT)
+
+
+def vocabulary_facts(subject: Subject, split: Split) -> dict[str, Json]:
+    """How the tokenizer cuts the field and its terms, which are written to terms.jsonl with their definitions."""
+    terms = mined_terms(split.train)
+    write_jsonl(subject.run.terms, map(asdict, terms))
+    field = [e.learned_text for e in split.train]
+    return vocabulary(subject.encoder, field, [t.term for t in terms], [t.text for t in texts()])
 
 
 def begin(run: RunFolder, origin: Origin) -> None:

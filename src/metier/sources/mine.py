@@ -50,6 +50,7 @@ NO_TERM = frozenset({
     "last", "next", "same", "other", "goal", "purpose", "idea", "point",
 })
 # fmt: on
+ASKED = re.compile(r"What (?:is \(are\)|is|are) (?:an? |the )?([^\s?]+(?: [^\s?]+){0,5}) ?\?")
 ACRONYM = re.compile(r"((?:[A-Za-z][\w-]*[ -]){1,7}[A-Za-z][\w-]*) \(([A-Z][A-Za-z]*[A-Z])s?\)")
 FOLLOWS = re.compile(r"(?:Therefore|Thus|Hence|Consequently|Accordingly|As a result|For this reason),? (.+)")
 AGAINST = re.compile(r"(?:However|Nevertheless|Nonetheless|In contrast|By contrast|On the contrary|Conversely),? (.+)")
@@ -95,14 +96,22 @@ def tasks_of(example: Example) -> list[Example]:
 
 
 def mined_terms(examples: Sequence[Example]) -> list[Term]:
-    """The terms that plain texts define and the acronyms that they resolve, each term once, as first met."""
+    """The terms that texts define, acronyms that they resolve, and what is asked for by "What is …?"; each term once,
+    as first met."""
     found: dict[str, Term] = {}
-    for example in (e for e in examples if not e.is_chat):
-        text = FENCE.sub("", example.text)
-        sentences = sentences_of(text)
-        for term, definition in (*definitions_of(sentences), *acronyms_of(sentences)):
+    for example in examples:
+        for term, definition in _terms_of(example):
             found.setdefault(term.lower(), Term(term, definition, example.document))
     return list(found.values())
+
+
+def _terms_of(example: Example) -> Iterator[tuple[str, str]]:
+    if not example.is_chat:
+        sentences = sentences_of(FENCE.sub("", example.text))
+        yield from definitions_of(sentences)
+        yield from acronyms_of(sentences)
+    elif len(example.messages) == 2 and (match := ASKED.fullmatch(example.prompt_text)):
+        yield match[1], example.learned_text
 
 
 def is_english(text: str) -> bool:
