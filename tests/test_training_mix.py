@@ -27,8 +27,8 @@ from small import KilledError, Told, kill_in_training, small_pack
 from tiny import document, save_tiny
 
 PROSE = (
-    "A valve number {i} is a device that closes line {i} when the pressure in it becomes too high. The operator of "
-    "plant {i} keeps a list of all valves and their lines. The pump stops because the valve does not let the water through."
+    "A valve number {i} is a device that closes line {i} when the pressure in it becomes too high. The operator "
+    "of plant {i} keeps a list of all valves and their lines. The pump stops because the valve lets no water through."
 )
 
 
