@@ -1,21 +1,24 @@
-"""How much replay, of what, trained towards what? Short runs of a fixed number of tokens, one JSON line a run.
+"""How much replay, of what, trained towards what; and do mined tasks help? Short runs of a fixed number of tokens.
 
 Usage:
     python benchmarks/replay.py --out replay.jsonl --field clinical=pack:clinical --field manual=FOLDER
-        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--source answers] [--tokens 8192]
+        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers texts both distribution] [--mined 0 0.2]
+        [--tokens 8192]
     python benchmarks/replay.py --out replay.jsonl --table
 
-Runs whose line is in the file are left out, so a benchmark that was stopped goes on. The split is the same for every
-seed; the seed orders the rows and starts the adapter. The figures do not depend on the speed of the machine.
+One JSON line a run. Runs whose line is in the file are left out, so a benchmark that was stopped goes on. The split is
+the same for every seed; the seed orders the rows and starts the adapter. The figures do not depend on the speed of the
+machine. Sources: the base's answers to general requests, texts that it samples from its start token, both in turn, or
+its answers with its own distribution at every token (the 64 likeliest tokens and the rest) as the target.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +30,24 @@ from metier.evidence.score import encode_items, score_field, score_general
 from metier.evidence.statistics import bits_per_byte
 from metier.models.adapters import disabled, keep_memory
 from metier.models.encoding import Encoded
-from metier.models.generate import AnswerCache, answer_all
+from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
 from metier.models.load import BaseModel, load_base
+from metier.models.loss import summed_nll
 from metier.models.methods import add_method
-from metier.models.packing import PackReader
-from metier.settings import DEFAULT_MODEL, learning_rate
+from metier.models.packing import Pack, PackReader
+from metier.settings import DEFAULT_MODEL, Settings, learning_rate
 from metier.sources import general
+from metier.sources.mine import mined_tasks
 from metier.sources.read import read_corpus
 from metier.sources.split import Split, split_corpus
 from metier.sources.wheels import cache_folder
 from metier.training.loop import Recipe, train
-from metier.training.replay import n_requests, replay_documents
-from metier.training.stream import field_documents, steps
+from metier.training.mix import Beside, mixed
+from metier.training.replay import plan_replay, replay_documents
+from metier.training.stream import MINED, REPLAY, Step, steps
 
 STEP_TOKENS = 512
-N_FIELD, N_TEXTS, N_REQUESTS = 40, 30, 36
+N_FIELD, N_TEXTS, N_REQUESTS, N_PROMPTED = 40, 30, 36, 60
 MOST_CHARACTERS = 2000  # of a held-out text are scored
 HEALTH_TOKENS = 64  # limit of a generated answer
 
@@ -55,10 +61,43 @@ class Trial:
     share: float
     seed: int
     tokens: int
+    mined: float = 0.0
 
     @property
     def key(self) -> list[Any]:
-        return [self.field, self.source if self.share else "none", self.share, self.seed, self.tokens]
+        source = self.source if self.share else "none"
+        mined = f" + {self.mined:.0%} mined" if self.mined else ""
+        return [self.field, f"{source}{mined}", self.share, self.seed, self.tokens]
+
+
+TOP = 64  # tokens of the base's distribution that are told apart
+
+
+class Distilled(PackReader):
+    """Answers of the base are trained towards the distribution that it had at each of their tokens (forward KL)."""
+
+    def row_nll(self, batch: Pack) -> tuple[torch.Tensor, torch.Tensor]:
+        replay = torch.tensor([item.startswith("replay:") for item in batch.items])[batch.owners]
+        if not replay.any():
+            return super().row_nll(batch)
+        weight = self.head.weight
+        with disabled(self.model), torch.no_grad():
+            likeliest, ids = torch.log_softmax(self._hidden(batch)[replay] @ weight.t(), -1).topk(TOP)
+        rest = (1 - likeliest.exp().sum(-1)).clamp_min(0)
+        hidden = self._hidden(batch)
+        ours = torch.log_softmax(hidden[replay] @ weight.t(), -1).gather(-1, ids)
+        our_rest = (1 - ours.exp().sum(-1)).clamp_min(1e-6)
+        nats = torch.zeros(len(batch.labels))
+        soft = -(likeliest.exp() * ours).sum(-1) - rest * our_rest.log()
+        nats[replay] = soft.detach()
+        total = soft.sum()
+        if not replay.all():
+            nll, nats[~replay] = summed_nll(
+                hidden[~replay], weight, self.head.bias, batch.labels[~replay], self.softcap
+            )
+            total = total + nll
+        by_item = torch.zeros(len(batch.items), dtype=torch.float64)
+        return total, by_item.index_add_(0, batch.owners, nats.double())
 
 
 class Bench:
@@ -73,6 +112,7 @@ class Bench:
         self.lines = read_lines(out)
 
     def known(self, key: list[Any]) -> bool:
+        self.lines = read_lines(self.out)  # another process may write it, too
         return any(line["key"] == key for line in self.lines)
 
     def write(self, key: list[Any], figures: dict[str, Any]) -> None:
@@ -85,41 +125,62 @@ class Bench:
         """Measure the base of this field if nobody did, train, measure."""
         if self.known(trial.key):
             return
-        base, reader = prepare(self.model, trial.seed)
+        base, reader = prepare(self.model, trial)
         cache = AnswerCache(cache_folder(), base.sha256, base.encoder, ANSWER_TOKENS)
         requests = general.measured_requests()[:N_REQUESTS]
         with disabled(reader.model):
             own = [answer.answer for answer in cache.answers(reader.model, base.encoder, [r.request for r in requests])]
-            replayed = replay_of(trial, base, reader, cache)
-        held_out = [replace(e, text=e.text[:MOST_CHARACTERS]) for e in self.splits[trial.field].test[:N_FIELD]]
-        items = encode_items(base.encoder, held_out, general.texts()[:N_TEXTS], requests, own, [])
+            written = replay_of(trial, base, reader, cache)
+        split = self.splits[trial.field]
+        held_out = [replace(e, text=e.text[:MOST_CHARACTERS]) for e in split.test[:N_FIELD]]
+        prompted = mined_tasks(split.test)[:N_PROMPTED]
+        items = encode_items(base.encoder, (*held_out, *prompted), general.texts()[:N_TEXTS], requests, own, [])
         if not self.known([trial.field, "base"]):
             with disabled(reader.model):
                 self.write([trial.field, "base"], measure(base, reader, items))
         started = time.monotonic()
-        trained = fit(trial, base, reader, self.splits[trial.field], replayed)
+        trained = fit(trial, base, reader, split, written)
         seconds = time.monotonic() - started
         self.write(trial.key, {**measure(base, reader, items), **trained, "seconds": round(seconds)})
 
 
-def prepare(model: str, seed: int) -> tuple[BaseModel, PackReader]:
+def prepare(model: str, trial: Trial) -> tuple[BaseModel, PackReader]:
     base = load_base(model)
-    return base, PackReader(add_method(base.model, "lora", 16, 32, seed, 0))
+    reader = Distilled if trial.source == "distribution" else PackReader
+    return base, reader(add_method(base.model, "lora", 16, 32, trial.seed, 0))
 
 
 def replay_of(trial: Trial, base: BaseModel, reader: PackReader, cache: AnswerCache) -> list[Encoded]:
-    n = n_requests(trial.tokens, trial.share, len(general.replay_requests()))
-    requests = [request.request for request in general.replay_requests()[:n]]
-    return replay_documents(base.encoder, cache.answers(reader.model, base.encoder, requests))
+    n = plan_replay(trial.tokens, trial.share, 0.0, "answers", len(general.replay_requests())).answers
+    written = {
+        "texts": lambda: texts_of(base, reader, n),
+        "both": lambda: [w for pair in zip(answers(), texts_of(base, reader, n), strict=True) for w in pair],
+    }
+
+    def answers() -> list[Answer]:
+        return cache.answers(reader.model, base.encoder, general.replay_requests()[:n])
+
+    return replay_documents(base.encoder, written.get(trial.source, answers)())
 
 
-def fit(trial: Trial, base: BaseModel, reader: PackReader, split: Split, replayed: Sequence[Encoded]) -> dict[str, Any]:
+def texts_of(base: BaseModel, reader: PackReader, n: int) -> list[Answer]:
+    cache = TextCache(cache_folder(), base.sha256, base.encoder, ANSWER_TOKENS)
+    for batch in cache.missing(n):
+        cache.keep(sample_texts(reader.model, base.encoder, batch, ANSWER_TOKENS))
+    return cache.texts(n)
+
+
+def fit(trial: Trial, base: BaseModel, reader: PackReader, split: Split, written: Sequence[Encoded]) -> dict[str, Any]:
     torch.manual_seed(trial.seed)
     recipe = Recipe(round(trial.tokens / STEP_TOKENS), learning_rate(base.n_parameters), STEP_TOKENS)
 
-    def stream() -> Any:
-        field = field_documents(split.train, base.encoder.encode, trial.seed)
-        return islice(steps(field, replayed, trial.share, STEP_TOKENS), recipe.n_steps)
+    settings = Settings(data=(trial.field,), seed=trial.seed)
+    beside = Beside(mined=mined_tasks(split.train) if trial.mined else (), written=written)
+    shares = {MINED: trial.mined, REPLAY: trial.share}
+
+    def stream() -> Iterator[Step]:
+        others = beside.documents(base.encoder.encode, trial.seed)
+        return steps(mixed(split.train, base.encoder.encode, others, shares, settings), STEP_TOKENS)
 
     losses: list[float] = []
     done = train(reader, stream, recipe, lambda metrics: losses.append(metrics.loss))
@@ -132,13 +193,14 @@ def measure(base: BaseModel, reader: PackReader, items: Any) -> dict[str, Any]:
     rest, _ = score_general(reader, items, STEP_TOKENS, lambda _: None)
     answers = answer_all(reader.model, base.encoder, [r.request for r in items.requests], HEALTH_TOKENS)
     slices = {
-        "field": field,
+        "field": [r for r in field if not str(r["group"]).startswith("mined")],
+        "prompted": [r for r in field if str(r["group"]).startswith("mined")],
         "text": [r for r in rest if str(r["slice"]).startswith("text/")],
         "good": [r for r in rest if r["slice"] == "chat/good answers"],
         "own": [r for r in rest if r["slice"] == "chat/own answers"],
     }
     return {
-        **{name: bits_per_byte(records) for name, records in slices.items()},
+        **{name: bits_per_byte(records) for name, records in slices.items() if records},
         "repetition": statistics.mean(repetition(a.answer) for a in answers),
         "ended": statistics.mean(float(a.ended) for a in answers),
         "length": statistics.mean(a.tokens for a in answers),
@@ -165,10 +227,17 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         base = bases[field]
 
         def change(name: str, spec: str, relative: bool = False, group: Any = group, base: Any = base) -> str:
+            if name not in base:
+                return "–"
             values = [line[name] / base[name] - 1 if relative else line[name] - base[name] for line in group]
             return " / ".join(format(value, spec) for value in values)
 
-        cells = [change("field", "+.1%", True), change("text", "+.2%", True), change("good", "+.1%", True)]
+        cells = [
+            change("field", "+.1%", True),
+            change("prompted", "+.1%", True),
+            change("text", "+.2%", True),
+            change("good", "+.1%", True),
+        ]
         cells += [
             change("own", "+.3f"),
             change("repetition", "+.2f"),
@@ -186,7 +255,8 @@ def main() -> None:
     parser.add_argument("--field", action="append", default=[], metavar="NAME=DATA")
     parser.add_argument("--shares", type=float, nargs="*", default=[0.0, 0.15, 0.05, 0.25])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
-    parser.add_argument("--source", nargs="*", default=["answers"])
+    parser.add_argument("--sources", nargs="*", default=["answers"])
+    parser.add_argument("--mined", type=float, nargs="*", default=[0.0])
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     args = parser.parse_args()
@@ -196,11 +266,8 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     bench = Bench(args.out, dict(given.split("=", 1) for given in args.field), args.model)
-    for seed in args.seeds:
-        for name in bench.splits:
-            for share in args.shares:
-                for source in args.source:
-                    bench.run(Trial(name, source, share, seed, args.tokens))
+    for seed, name, share, source, mined in product(args.seeds, bench.splits, args.shares, args.sources, args.mined):
+        bench.run(Trial(name, source, share, seed, args.tokens, mined))
 
 
 if __name__ == "__main__":

@@ -66,9 +66,13 @@ def vocabulary_panel(found: Mapping[str, Json] | None) -> dict[str, Json] | None
     if not found:
         return None
     sizes, fragmentation = found["bytes_per_token"], found["fragmentation"]
-    than = "as many tokens" if abs(fragmentation - 1) < SAME_FRAGMENTATION else f"{fragmentation:.2f} times the tokens"
+    than = (
+        "about as many tokens as"
+        if abs(fragmentation - 1) < SAME_FRAGMENTATION
+        else f"{fragmentation:.2f} times the tokens of"
+    )
     sentence = (
-        f"For the same bytes the field needs {than} that general text needs "
+        f"For the same bytes the field takes {than} general text "
         f"({figures.fixed(sizes['field'], 2)} and {figures.fixed(sizes['general'], 2)} bytes a token)"
     )
     if found.get("terms"):
