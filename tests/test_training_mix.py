@@ -81,6 +81,12 @@ def test_files_of_the_same_name_are_told_apart(room: Path) -> None:
     assert [e.text for _, _, (e,) in found] == [f"A text of the folder {name}, of its own." for name in ("a", "b")]
 
 
+def test_what_lies_in_a_file_belongs_to_the_data_of_that_file() -> None:
+    within = [replace(e, source=f"{e.source}/inner.txt") for e in corpus()]
+    parts = by_data(within, mixing(mix=("notes=1", "valves.jsonl=1")))
+    assert [len(examples) for _, _, examples in parts] == [60, 60]
+
+
 def test_data_that_leaves_nothing_to_train_on_is_named() -> None:
     with pytest.raises(DataError, match=r"valves\.jsonl leaves nothing to train on"):
         by_data([e for e in corpus() if not e.is_chat], mixing(mix=("notes=1", "valves.jsonl=3")))

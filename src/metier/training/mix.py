@@ -27,10 +27,15 @@ def by_data(examples: Sequence[Example], settings: Settings) -> list[tuple[str, 
     given = given_names(settings.data)
     parts: dict[str, list[Example]] = {name: [] for name in weights}
     for example in examples:
-        parts[given[example.source]].append(example)
+        parts[_data_of(example.source, given)].append(example)
     if empty := [name for name, own in parts.items() if not own]:
         raise DataError(f"{empty[0]} leaves nothing to train on after the split: leave it out of --mix and of DATA.")
     return [(name, weights[name], own) for name, own in parts.items()]
+
+
+def _data_of(source: str, given: Mapping[str, str]) -> str:
+    """The DATA of a file, or of one that lies in a file: "notes.zip/a.txt"."""
+    return given[source] if source in given else given[max((n for n in given if source.startswith(n)), key=len)]
 
 
 def scarcest(examples: Sequence[Example], settings: Settings) -> float:
