@@ -33,7 +33,7 @@ def vocabulary(
         "fragmentation": in_general / in_field,
     }
     if terms:
-        sizes = {term: len(encoder.text_ids(f" {term}")) for term in dict.fromkeys(terms)}
+        sizes = {term: len(encoder.text_ids(f" {term}")) for term in terms}
         words = sorted({word for term in sizes for word in WORD.findall(term)})
         ordinary = sorted({word for text in general for word in WORD.findall(text)})
         found |= {
