@@ -11,11 +11,10 @@ from metier.sources.examples import Example, Message
 Kind = Literal["text", "answers", "chat"]
 
 SHARES: dict[Kind, float] = {"text": 0.15, "answers": 0.15, "chat": 0.15}
-"""Of the training tokens, by what the field is made of; chosen by measurement (docs/log.md)."""
+"""Of the training tokens, by what the field is made of; measured for answers (docs/log.md), taken over by the others."""
 
-FAR = (
-    1.4  # times the bits per byte of general text: a field that the base finds so much harder is far from what it knows
-)
+# The base's bits per byte on the field over those on general text: above it, the field is far from what the base knows.
+FAR = 1.4
 FAR_SHARE = 0.25  # from the literature (arXiv 2403.08763: 25 % for a language that is new); not measured here
 
 FEWEST_DOCUMENTS = 24
@@ -49,8 +48,8 @@ def default_share(kind: Kind, distance: float) -> float:
 
 
 def share_of_yours(kind: Kind | None) -> float:
-    """Of the replay, by what the user's general text is made of. Plain text alone keeps plain text and lets the answers
-    go (docs/log.md), so half of the replay stays the base's own answers."""
+    """Of the replay, by what the user's general text is made of. Plain text alone says nothing of how to answer, so half
+    of the replay stays the base's own answers."""
     return 0.0 if kind is None else 0.5 if kind == "text" else 1.0
 
 
