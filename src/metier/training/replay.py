@@ -11,7 +11,7 @@ from metier.sources.examples import Example, Message
 Kind = Literal["text", "answers", "chat"]
 
 SHARES: dict[Kind, float] = {"text": 0.15, "answers": 0.15, "chat": 0.15}
-"""Of the training tokens, by what the field is made of; measured for answers (docs/log.md), taken over by the others."""
+"""Of the training tokens, by what the field is made of; measured for answers (docs/log.md), the others follow it."""
 
 # The base's bits per byte on the field over those on general text: above it, the field is far from what the base knows.
 FAR = 1.4
@@ -48,8 +48,8 @@ def default_share(kind: Kind, distance: float) -> float:
 
 
 def share_of_yours(kind: Kind | None) -> float:
-    """Of the replay, by what the user's general text is made of. Plain text alone says nothing of how to answer, so half
-    of the replay stays the base's own answers."""
+    """Of the replay, by what the user's general text is made of. Plain text says nothing of how to answer, so half of
+    the replay stays the base's own answers."""
     return 0.0 if kind is None else 0.5 if kind == "text" else 1.0
 
 
