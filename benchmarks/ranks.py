@@ -14,19 +14,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from metier.models.adapters import keep_memory
 from metier.models.load import load_base
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
-from metier.ranks import this_rank, threads_of_a_rank
+from metier.models.threads import fit_threads
+from metier.ranks import this_rank
 from metier.settings import Settings, learning_rate
 from metier.sources.read import read_corpus
 from metier.training import parallel
 from metier.training.loop import Recipe, StepMetrics, train
 from metier.training.sharding import shard, sharded
-from metier.training.stream import field_documents, steps
+from metier.training.stream import FIELD, Part, field_documents, steps
 
 N_RANKS = 2
 
@@ -34,7 +33,7 @@ N_RANKS = 2
 def worker(data: str, n_steps: int, sharding: str, out: Path) -> None:
     """Train one step that is not counted and `n_steps` that are; the first rank writes rates and losses."""
     settings = Settings(data=(data,))
-    torch.set_num_threads(threads_of_a_rank())
+    fit_threads(fixed=True)
     keep_memory()
     parallel.join(settings.rank_timeout)
     base = load_base(settings.model)
@@ -45,7 +44,7 @@ def worker(data: str, n_steps: int, sharding: str, out: Path) -> None:
     recipe = Recipe(n_steps + 1, learning_rate(base.n_parameters), settings.pack_tokens)
     seen: list[StepMetrics] = []
     with sharded(reader.model):
-        train(reader, lambda: steps(field, [], 0.0, settings.step_tokens), recipe, seen.append)
+        train(reader, lambda: steps([Part(FIELD, 1.0, field)], settings.step_tokens), recipe, seen.append)
     if this_rank().is_first:
         counted = seen[1:]
         rate = sum(m.tokens for m in counted) / sum(m.seconds for m in counted)

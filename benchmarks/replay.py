@@ -1,15 +1,14 @@
-"""How much replay, of what, trained towards what; and do mined tasks help? Short runs of a fixed number of tokens.
+"""How much replay, of what; and do mined tasks help? Short runs of a fixed number of tokens.
 
 Usage:
     python benchmarks/replay.py --out replay.jsonl --field clinical=pack:clinical --field manual=FOLDER
-        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers texts both distribution] [--mined 0 0.2]
+        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers texts both] [--mined 0 0.2]
         [--tokens 8192]
     python benchmarks/replay.py --out replay.jsonl --table
 
 One JSON line a run. Runs whose line is in the file are left out, so a benchmark that was stopped goes on. The split is
 the same for every seed; the seed orders the rows and starts the adapter. The figures do not depend on the speed of the
-machine. Sources: the base's answers to general requests, texts that it samples from its start token, both in turn, or
-its answers with its own distribution at every token (the 64 likeliest tokens and the rest) as the target.
+machine. Sources: the base's answers to general requests, texts that it samples from its start token, or both in turn.
 """
 
 import argparse
@@ -32,9 +31,8 @@ from metier.models.adapters import disabled, keep_memory
 from metier.models.encoding import Encoded
 from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
 from metier.models.load import BaseModel, load_base
-from metier.models.loss import summed_nll
 from metier.models.methods import add_method
-from metier.models.packing import Pack, PackReader
+from metier.models.packing import PackReader
 from metier.settings import DEFAULT_MODEL, Settings, learning_rate
 from metier.sources import general
 from metier.sources.mine import mined_tasks
@@ -68,36 +66,6 @@ class Trial:
         source = self.source if self.share else "none"
         mined = f" + {self.mined:.0%} mined" if self.mined else ""
         return [self.field, f"{source}{mined}", self.share, self.seed, self.tokens]
-
-
-TOP = 64  # tokens of the base's distribution that are told apart
-
-
-class Distilled(PackReader):
-    """Answers of the base are trained towards the distribution that it had at each of their tokens (forward KL)."""
-
-    def row_nll(self, batch: Pack) -> tuple[torch.Tensor, torch.Tensor]:
-        replay = torch.tensor([item.startswith("replay:") for item in batch.items])[batch.owners]
-        if not replay.any():
-            return super().row_nll(batch)
-        weight = self.head.weight
-        with disabled(self.model), torch.no_grad():
-            likeliest, ids = torch.log_softmax(self._hidden(batch)[replay] @ weight.t(), -1).topk(TOP)
-        rest = (1 - likeliest.exp().sum(-1)).clamp_min(0)
-        hidden = self._hidden(batch)
-        ours = torch.log_softmax(hidden[replay] @ weight.t(), -1).gather(-1, ids)
-        our_rest = (1 - ours.exp().sum(-1)).clamp_min(1e-6)
-        nats = torch.zeros(len(batch.labels))
-        soft = -(likeliest.exp() * ours).sum(-1) - rest * our_rest.log()
-        nats[replay] = soft.detach()
-        total = soft.sum()
-        if not replay.all():
-            nll, nats[~replay] = summed_nll(
-                hidden[~replay], weight, self.head.bias, batch.labels[~replay], self.softcap
-            )
-            total = total + nll
-        by_item = torch.zeros(len(batch.items), dtype=torch.float64)
-        return total, by_item.index_add_(0, batch.owners, nats.double())
 
 
 class Bench:
@@ -146,8 +114,7 @@ class Bench:
 
 def prepare(model: str, trial: Trial) -> tuple[BaseModel, PackReader]:
     base = load_base(model)
-    reader = Distilled if trial.source == "distribution" else PackReader
-    return base, reader(add_method(base.model, "lora", 16, 32, trial.seed, 0))
+    return base, PackReader(add_method(base.model, "lora", 16, 32, trial.seed, 0))
 
 
 def replay_of(trial: Trial, base: BaseModel, reader: PackReader, cache: AnswerCache) -> list[Encoded]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metier.sources import general
-from metier.sources.general import MOST_MEASURED, measured_requests, own_texts, replay_requests
+from metier.sources.general import MOST_MEASURED, measured_requests, own_texts, probe_requests, replay_requests
 
 SAME_WORDS = 0.7  # of all words of two requests: more is one request in two wordings
 
@@ -31,8 +31,9 @@ def meetings(replayed: list[str], measured: list[str]) -> Iterator[tuple[str, st
                 yield one, other
 
 
-def test_no_request_that_is_replayed_meets_one_that_measures() -> None:
-    assert list(meetings(list(replay_requests()), [r.request for r in measured_requests()])) == []
+def test_no_request_that_is_replayed_meets_one_that_measures_or_judges_a_rate() -> None:
+    others = [r.request for r in (*measured_requests(), *probe_requests())]
+    assert list(meetings(list(replay_requests()), others)) == []
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 from metier.errors import DataError
 from metier.evidence.verdict import MIN_DOCUMENTS
+from metier.progress import Progress
 from metier.settings import Settings
 from metier.sources.examples import Example
+from metier.sources.find import DESCRIBES
+from metier.sources.formats.outcome import Status
 from metier.sources.read import Corpus, ReadOptions, read_corpus
-from metier.sources.shown import found_lines, in_one_line
+from metier.sources.shown import STATUS_WORDS, found_lines, in_one_line
 from metier.sources.split import MAX_HELD_OUT_SHARE, split_corpus
 
 CHARACTERS_PER_TOKEN = 4
@@ -35,6 +38,8 @@ def check(
     fields: Mapping[str, str] | None = None,
     held_out: float = Settings.held_out,
     seed: int = Settings.seed,
+    password: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Read everything, bad rows counted, and return plain values: files, formats, rows, bytes, duplicates, documents,
     tokens (estimated by characters), power (what would be held out), warnings (worst first) and one sentence.
@@ -45,16 +50,17 @@ def check(
     wanted = dict(fields or {})
     stops = ""
     try:
-        corpus = read_corpus(data, ReadOptions(wanted))
+        corpus = read_corpus(data, ReadOptions(wanted, password=password), progress)
     except DataError as error:
         stops = str(error)
-        corpus = read_corpus(data, ReadOptions(wanted, skip_bad_rows=True))
+        corpus = read_corpus(data, ReadOptions(wanted, skip_bad_rows=True, password=password), progress)
     ledger = corpus.ledger.as_json()
     formats = [_shown(*found_lines(found)) for found in corpus.formats]
     documents = _documents(corpus.examples)
     power = _power(corpus, seed, held_out)
     warnings = [
         *([_warning("stops", *_problem_and_remedy(stops))] if stops else []),
+        *_about_files(corpus),
         *_about_power(power),
         *_about_rows(ledger["rows"], documents),
         *_about_answers([example for example in corpus.examples if example.is_chat]),
@@ -133,6 +139,22 @@ def _power(corpus: Corpus, seed: int, held_out: float) -> dict[str, Any]:
         "needed": MIN_DOCUMENTS,
         "can_tell": n_test >= MIN_DOCUMENTS,
     }
+
+
+REMEDIES: tuple[tuple[Status, Severity, str], ...] = (
+    ("needs_password", "serious", "give it with --password"),
+    ("no_text", "serious", "recognise the text of scans first (OCR), or leave them out"),
+    ("rejected", "serious", "mend them, or leave them out"),
+    ("partial", "minor", "mend what their reasons name"),
+)
+
+
+def _about_files(corpus: Corpus) -> Iterator[dict[str, Any]]:
+    for status, severity, remedy in REMEDIES:
+        files = [file for file in corpus.files if file.status == status and file.reason != DESCRIBES]
+        if files:
+            first = f"first: {files[0].path}, which {files[0].reason}"
+            yield _warning(severity, f"{len(files):,} files {STATUS_WORDS[status]} ({first})", remedy)
 
 
 def _about_power(power: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

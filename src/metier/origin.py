@@ -100,8 +100,8 @@ def _read(run: RunFolder) -> Origin:
 
 
 def _require_same_settings(run: RunFolder, then: Settings) -> None:
-    """config.toml against the settings that the run began with; the rate and the share of replay in it are the plan's
-    where none was given."""
+    """config.toml against the settings that the run began with; where none was given, the share of replay in it is the
+    plan's, and the rate the plan's or one of those that it tries."""
     if not run.config.exists():
         if run.plan.exists():
             raise RunError(f"{run.path} has no config.toml: put it back, or begin a new run.")
@@ -109,9 +109,10 @@ def _require_same_settings(run: RunFolder, then: Settings) -> None:
     was, found = asdict(then), asdict(from_toml(run.config.read_text(encoding="utf-8")))
     if run.plan.exists():
         planned = read_json(run.plan)
-        for name, value in (("lr", planned["lr"]), ("replay", planned["replay"]["share"])):
-            if found[name] == value:
-                found[name] = was[name]
+        if found["lr"] in (planned["lr"], *(planned.get("probe") or {}).get("rates", ())):
+            found["lr"] = was["lr"]
+        if found["replay"] == planned["replay"]["share"]:
+            found["replay"] = was["replay"]
     for name, value in was.items():
         if found[name] != value:
             raise _changed(f"{name} is {found[name]!r} in {run.config} and was {value!r}", "put it back")
@@ -125,10 +126,19 @@ def _data(settings: Settings, corpus: Corpus) -> dict[str, str]:
     hashes: dict[str, str] = {}
     for source in (s for s in find_sources((*settings.data, *settings.general)) if not s.skip):
         if source.path is not None:
-            hashes[source.where] = hashlib.sha256(source.path.read_bytes()).hexdigest()
+            hashes[source.where] = _hash_of_file(source.path)
         else:
             hashes[source.where] = _hash([asdict(e) for e in corpus.examples if e.source == source.name])
     return hashes
+
+
+def _hash_of_file(path: Path) -> str:
+    """ "" for a file of a folder that is closed to us: its ledger says so, and it gave nothing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _code() -> str:

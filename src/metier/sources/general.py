@@ -18,6 +18,7 @@ SHOWN = ("What is the capital of France?", "Write one sentence about the sea.", 
 """Requests that every run measures and shows with both answers."""
 
 MOST_MEASURED = 40  # documents of one path of the user's general texts
+PROBE_REQUESTS = 20  # the last ones of the replay half of chat.jsonl, two of each kind
 REGISTERS = ("encyclopaedia", "news", "dialogue", "narrative", "instructions", "code")
 
 
@@ -101,16 +102,30 @@ def own_texts(paths: Sequence[str]) -> OwnTexts:
 def replay_requests() -> tuple[str, ...]:
     """Requests that the base model answers itself, to be mixed into training; each kind in turn. None of them meets a
     measured one, and no good answer to them is known or needed."""
-    rows = [*(row for row in _rows("chat.jsonl") if row["part"] == "replay"), *_rows("requests.jsonl")]
+    rows = [*_chat("replay")[:-PROBE_REQUESTS], *_rows("requests.jsonl")]
     return tuple(row["request"] for row in _in_turn(rows, "kind"))
+
+
+@cache
+def probe_requests() -> tuple[Request, ...]:
+    """Requests with whose good answers learning rates are judged; they are neither trained nor measured."""
+    return _requests(_chat("replay")[-PROBE_REQUESTS:])
 
 
 @cache
 def measured_requests() -> tuple[Request, ...]:
     """Requests that only measure: those shown in every report, then each kind in turn."""
-    rows = [row for row in _rows("chat.jsonl") if row["part"] == "measure"]
-    requests = [Request(row["id"], row["kind"], row["request"], row["answer"]) for row in _in_turn(rows, "kind")]
+    requests = _requests(_chat("measure"))
     return tuple(sorted(requests, key=lambda r: SHOWN.index(r.request) if r.request in SHOWN else len(SHOWN)))
+
+
+def _chat(part: str) -> list[dict[str, Any]]:
+    """The rows of one half of chat.jsonl, each kind in turn."""
+    return _in_turn([row for row in _rows("chat.jsonl") if row["part"] == part], "kind")
+
+
+def _requests(rows: Sequence[dict[str, Any]]) -> tuple[Request, ...]:
+    return tuple(Request(row["id"], row["kind"], row["request"], row["answer"]) for row in rows)
 
 
 @cache
