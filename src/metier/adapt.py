@@ -310,15 +310,19 @@ def train_field(subject: Subject, split: Split, planned: Plan, beside: Beside, j
     finally:
         journal.close()
         say.end()
-    if not trained.n_steps:
-        raise DataError(
-            f"{settings.data[0]} gives no supervised tokens: the prompts of {len(too_long)} rows fill the model's "
-            "window; shorten them."
-        )
+    require_trained(trained, settings, len(too_long))
     nll_after = moved_on.nll_per_token(reader, settings.pack_tokens)
     moved = {"n_rows": moved_on.n_rows, "nll_before": journal.notes["nll_before"], "nll_after": nll_after}
     mix = achieved(parts(), trained.tokens_of_part)
     return Training(trained, moved, frozenset(too_long), mix, journal.notes.get("lr_probe"))
+
+
+def require_trained(trained: Trained, settings: Settings, n_too_long: int) -> None:
+    if not trained.n_steps:
+        raise DataError(
+            f"{settings.data[0]} gives no supervised tokens: the prompts of {n_too_long} rows fill the model's "
+            "window; shorten them."
+        )
 
 
 def find_rate(
