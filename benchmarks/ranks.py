@@ -25,7 +25,7 @@ from metier.sources.read import read_corpus
 from metier.training import parallel
 from metier.training.loop import Recipe, StepMetrics, train
 from metier.training.sharding import shard, sharded
-from metier.training.stream import field_documents, steps
+from metier.training.stream import FIELD, Part, field_documents, steps
 
 N_RANKS = 2
 
@@ -44,7 +44,7 @@ def worker(data: str, n_steps: int, sharding: str, out: Path) -> None:
     recipe = Recipe(n_steps + 1, learning_rate(base.n_parameters), settings.pack_tokens)
     seen: list[StepMetrics] = []
     with sharded(reader.model):
-        train(reader, lambda: steps(field, [], 0.0, settings.step_tokens), recipe, seen.append)
+        train(reader, lambda: steps([Part(FIELD, 1.0, field)], settings.step_tokens), recipe, seen.append)
     if this_rank().is_first:
         counted = seen[1:]
         rate = sum(m.tokens for m in counted) / sum(m.seconds for m in counted)

@@ -25,7 +25,7 @@ from metier.sources.read import read_corpus
 from metier.sources.split import split_corpus
 from metier.training.loop import Recipe, train
 from metier.training.probe import JUDGED_ROWS, Judge, probe, probe_plan
-from metier.training.stream import Step, field_documents, steps
+from metier.training.stream import FIELD, Part, Step, field_documents, steps
 
 TEST_ROWS = 200
 
@@ -51,7 +51,7 @@ def table(data: str, tokens: int, step_tokens: int, seed: int, model: str) -> It
     start = {n: p.detach().clone() for n, p in reader.model.named_parameters() if p.requires_grad}
 
     def stream() -> Iterator[Step]:
-        return steps(field_documents(split.train, base.encoder.encode, seed), [], 0.0, step_tokens)
+        return steps([Part(FIELD, 1.0, field_documents(split.train, base.encoder.encode, seed))], step_tokens)
 
     def begin_again() -> None:
         with torch.no_grad():

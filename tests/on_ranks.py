@@ -47,7 +47,7 @@ def steps() -> list[Step]:
     """Of several documents; the last has one alone, so that the second rank has none of it."""
     rows = [documents(21, 7, 16, 11, 5), documents(30, 40, 9, seed=20), documents(12, 12, 12, 12, seed=40)]
     rows.append(documents(25, seed=60))
-    return [Step(tuple(r), sum(len(d.ids) for d in r), 0, 0) for r in rows]
+    return [Step(tuple(r), {"field": sum(len(d.ids) for d in r)}, 0) for r in rows]
 
 
 def model_to_train(sharding: str, seed: int = 0) -> Any:

@@ -114,7 +114,8 @@ def test_the_results_have_the_keys_that_other_programs_rely_on(finished: Run) ->
         "gain": "unit base adapted diff ci_low ci_high relative relative_ci_low relative_ci_high n_items n_documents "
         "detectable groups",
         "retention": "margin passed slices",
-        "training": "steps epochs lr tokens supervised_tokens replay_share replay_tokens seconds interrupted probe",
+        "training": "steps epochs lr tokens supervised_tokens replay_share replay_tokens mix seconds interrupted probe",
+        "vocabulary": "bytes_per_token fragmentation terms tokens_per_term tokens_per_word most_split",
         "cost": "train_s evidence_s total_s train_tokens_per_s examples_per_s peak_rss_bytes",
     }
     for part, keys in wanted.items():
@@ -188,7 +189,7 @@ def test_the_windows_of_a_text_that_the_budget_did_not_reach_count_as_read_only(
     ledger.add("a.txt", len(text), 0, len(text))
     trained = Trained(windows={("a.txt", 0): first.n_bytes})
     nothing = Before(encode_items(encoder, [], [], [], [], []), Arm([], [], []), [], (), (), [], None, 0.0)
-    settle(ledger, Split([example], [], [], "document", 0), Training(trained, {}, frozenset()), nothing, encoder)
+    settle(ledger, Split([example], [], [], "document", 0), Training(trained, {}, frozenset(), []), nothing, encoder)
     counts = ledger.as_json()["bytes"]
     assert counts["trained"] == first.n_bytes
     assert counts["read"] == sum(d.n_bytes for d in others)
@@ -207,8 +208,9 @@ def test_both_arms_hold_the_same_items_in_the_same_order(finished: Run) -> None:
 def test_the_config_is_the_resolved_settings(finished: Run, rows: Path, model: Path) -> None:
     found = from_toml((finished.path / "config.toml").read_text())
     assert found.lr > 0
+    assert found.replay == 0.15  # of questions and answers
     given = Settings(data=(str(rows),), model=str(model), **OPTIONS)
-    assert replace(found, lr=0.0, threads=0) == replace(given, threads=0)
+    assert replace(found, lr=0.0, threads=0, replay=given.replay) == replace(given, threads=0)
 
 
 def test_the_plan_is_said_before_and_what_the_set_can_show(told: Told, finished: Run) -> None:

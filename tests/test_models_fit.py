@@ -160,7 +160,7 @@ kinds = (*[Loss.NONE] * 30, *[Loss.TEXT] * 98)
 rows = tuple(Encoded(str(i), tuple(range(100, 228)), kinds, 300) for i in range(n // 128))
 optimizer = begin(reader, Recipe(2, 1e-4, n)).optimizer
 for _ in range(2):
-    train_step(reader, optimizer, Step(rows, n, 0, 0), n)
+    train_step(reader, optimizer, Step(rows, {"field": n}, 0), n)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

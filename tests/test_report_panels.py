@@ -192,3 +192,42 @@ def test_weights_that_did_not_move_are_reported() -> None:
 )
 def test_numbers_are_written_for_reading(written: str, expected: str) -> None:
     assert plain(written) == expected
+
+
+def test_what_was_trained_beside_the_field_is_listed_with_its_share() -> None:
+    mix = [
+        {"part": "field", "wanted": 0.85, "share": 0.849, "tokens": 849},
+        {"part": "replay", "wanted": 0.15, "share": 0.151, "tokens": 151},
+    ]
+    panel = process.training_panel({"steps": 2, "tokens": 1000, "mix": mix}, {})
+    assert panel is not None
+    rows = {name: plain(value) for name, value in panel["rows"]}
+    assert (rows["… of field"], rows["… of replay"]) == ("849 (85 %)", "151 (15 %)")
+    alone = process.training_panel({"steps": 2, "tokens": 1000, "mix": mix[:1]}, {})
+    assert alone is not None
+    assert not [name for name, _ in alone["rows"] if name.startswith("… of")]
+
+
+@pytest.mark.parametrize(
+    ("fragmentation", "said"),
+    [(1.02, "takes about as many tokens as general text"), (1.31, "takes 1.31 times the tokens of general text")],
+)
+def test_the_vocabulary_is_said_in_one_sentence(fragmentation: float, said: str) -> None:
+    found = {"bytes_per_token": {"field": 3.5, "general": 4.6}, "fragmentation": fragmentation}
+    bare = process.vocabulary_panel(found)
+    assert bare is not None
+    assert said in bare["sentence"]
+    assert bare["most_split"] == ""
+    terms = {
+        "terms": 40,
+        "tokens_per_term": 5.25,
+        "tokens_per_word": {"terms": 2.9, "general": 1.3},
+        "most_split": [["hepatosplenomegaly", 7]],
+    }
+    panel = process.vocabulary_panel(found | terms)
+    assert panel is not None
+    assert "40 terms take 5.2 tokens each, and their words 2.9, where general words take 1.3" in plain(
+        panel["sentence"]
+    )
+    assert panel["most_split"] == "hepatosplenomegaly (7)"
+    assert process.vocabulary_panel(None) is None

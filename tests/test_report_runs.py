@@ -266,6 +266,10 @@ def _results(decision: str) -> dict[str, Json]:
             "supervised_tokens": 212030,
             "replay_share": 0.15,
             "replay_tokens": 73728,
+            "mix": [
+                {"part": "field", "wanted": 0.85, "share": 0.85, "tokens": 417792},
+                {"part": "replay", "wanted": 0.15, "share": 0.15, "tokens": 73728},
+            ],
             "seconds": 336.0,
             "interrupted": False,
             "probe": {"n_rows": 16, "nll_before": 2.53, "nll_after": 1.91},

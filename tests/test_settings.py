@@ -62,6 +62,14 @@ def test_toml_that_cannot_be_read_is_refused_with_its_line() -> None:
         ({"tokens": -5}, "--tokens -5:"),
         ({"replay": 1.0}, "--replay 1:"),
         ({"replay": -0.1}, "--replay -0.1:"),
+        ({"mined": 0.6}, "--mined 0.6:"),
+        ({"mined": 0.4, "replay": 0.7}, "--mined 0.4:"),
+        ({"mix": ("y=1",)}, "--mix y=1: write DATA=WEIGHT once for each of x."),
+        ({"mix": ("x=1", "x=2")}, "--mix x=2: write DATA=WEIGHT"),
+        ({"mix": ("x=much",)}, "--mix x=much: give a positive number"),
+        ({"mix": ("x=0",)}, "--mix x=0: give a positive number"),
+        ({"mix": ("x=-inf",)}, "--mix x=-inf: give a positive number"),
+        ({"data": ("x", "z"), "mix": ("x=1",)}, "--mix leaves out z"),
         ({"held_out": 0}, "--held-out 0:"),
         ({"held_out": 0.95}, "--held-out 0.95:"),
         ({"lr": -1e-3}, "--lr -0.001:"),
@@ -115,3 +123,8 @@ def test_every_method_has_a_rate() -> None:
 
 def test_larger_models_learn_more_slowly() -> None:
     assert learning_rate(135_000_000) > learning_rate(1_000_000_000) > learning_rate(7_000_000_000) > 0
+
+
+def test_weights_are_shares_of_the_field_and_a_name_may_hold_an_equals_sign() -> None:
+    assert Settings(data=("a", "b=c"), mix=("a=3", "b=c=1")).weights() == {"a": 0.75, "b=c": 0.25}
+    assert Settings(data=("a", "b")).weights() == {}

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def stream() -> Iterator[Step]:
     for i in range(N_STEPS + 3):
         rows = (ROWS[i % 6], ROWS[(i + 1) % 6], ROWS[(5 * i + 2) % 6])
-        yield Step(rows, sum(len(r.ids) for r in rows), 0, i // 6)
+        yield Step(rows, {"field": sum(len(r.ids) for r in rows)}, i // 6)
 
 
 def lora() -> PeftModel:
@@ -449,7 +449,7 @@ def test_steps_that_are_not_those_that_were_taken_are_refused(tmp_path: Path) ->
     run = RunFolder(tmp_path / "run")
     session(run, stop_after=2)
     journal = Journal(run, ORIGIN, 1.0, 0.0, lambda _: None)
-    other = [Step((ROWS[0],), len(ROWS[0].ids), 0, 0)] * 20
+    other = [Step((ROWS[0],), {"field": len(ROWS[0].ids)}, 0)] * 20
     with pytest.raises(RunError, match=r"the first 2 steps held \d+ tokens and hold 42 now"):
         train(PackReader(lora()), lambda: iter(other), Recipe(N_STEPS, 1e-2, 40), lambda _: None, journal=journal)
     journal.close()

@@ -31,7 +31,7 @@ def lora(seed: int = 0) -> PeftModel:
 
 
 def step_of(rows: Sequence[Encoded], epoch: int = 0) -> Step:
-    return Step(tuple(rows), sum(len(r.ids) for r in rows), 0, epoch)
+    return Step(tuple(rows), {"field": sum(len(r.ids) for r in rows)}, epoch)
 
 
 def weights(model: PeftModel) -> dict[str, Tensor]:

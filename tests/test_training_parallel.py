@@ -102,8 +102,8 @@ def test_more_ranks_than_rows_or_than_documents_in_any_step_is_one_sentence(monk
     with pytest.raises(RankError, match="2 of the rows are preferences"):
         parallel.require_rows(4, 2)
     with pytest.raises(RankError, match=r"4 ranks, and steps of 3 documents at most: start 3 at most"):
-        parallel.require_documents([Step(tuple(rows[:2]), 10, 0, 0), Step(tuple(rows), 15, 0, 0)])
-    parallel.require_documents([Step((*rows, *rows), 30, 0, 0)])
+        parallel.require_documents([Step(tuple(rows[:2]), {"field": 10}, 0), Step(tuple(rows), {"field": 15}, 0)])
+    parallel.require_documents([Step((*rows, *rows), {"field": 30}, 0)])
 
 
 def test_the_cores_of_a_node_are_divided_among_its_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

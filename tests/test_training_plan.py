@@ -45,7 +45,7 @@ SIZES = Sizes(
 
 
 def planned(minutes: float = 10, sizes: Sizes = SIZES, speed: Speed = SPEED, **options: Any) -> Plan:
-    settings = Settings(data=("x",), minutes=minutes, **options)
+    settings = Settings(data=("x",), minutes=minutes, **{"replay": 0.15, **options})
     return plan(settings, sizes, speed, settings.minutes * 60, lr=1e-3)
 
 
@@ -66,7 +66,7 @@ def test_more_minutes_never_plan_less(mode: str) -> None:
 def test_a_plan_that_is_not_noted_as_too_long_fits_its_minutes(minutes: float) -> None:
     found = planned(minutes)
     assert found.notes == ()
-    replay_s = found.train_tokens * found.replay_share / 110 * SIZES.answer_tokens / SPEED.generate_tokens_per_s
+    replay_s = found.train_tokens * found.replay.share / 110 * SIZES.answer_tokens / SPEED.generate_tokens_per_s
     assert found.train_s + found.evidence_s + replay_s <= minutes * 60
     assert found.train_s + found.evidence_s + replay_s == pytest.approx(minutes * 60 * MARGIN, rel=0.01)
     assert found.evidence_s <= minutes * 30
@@ -97,7 +97,7 @@ def test_without_evidence_all_the_time_is_for_training() -> None:
     assert found.evidence == EvidencePlan(0, 0, 0, 0)
     assert found.evidence_s == 0
     assert found.train_tokens == int(120 * MARGIN * 700)
-    assert found.replay_requests == 0
+    assert (found.replay.answers, found.replay.texts) == (0, 0)
 
 
 def test_full_evidence_is_everything_whatever_the_time() -> None:
@@ -112,7 +112,7 @@ def test_tokens_that_are_given_are_kept_whatever_the_speed_and_the_minutes(facto
         assert found.train_tokens == 30_000
         assert (found.steps, found.step_tokens) == (16, 1875)
         assert found.notes == ()
-        assert found.replay_requests == planned(tokens=30_000).replay_requests
+        assert found.replay == planned(tokens=30_000).replay
 
 
 def test_few_tokens_are_kept_too() -> None:

@@ -101,7 +101,7 @@ def test_the_prompt_of_a_pair_is_read_once_and_packs_hold_what_they_may() -> Non
 
 
 def step_of(*documents: Encoded) -> Step:
-    return Step(documents, sum(d.n_tokens for d in documents), 0, 0)
+    return Step(documents, {"field": sum(d.n_tokens for d in documents)}, 0)
 
 
 def test_training_on_preferences_puts_the_chosen_answers_ahead() -> None:

@@ -1,17 +1,17 @@
 """Every document once an epoch, in an order fixed by the seed, with replay spread evenly among them."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 
 import pytest
 
 from metier.models.encoding import Encoded
 from metier.sources.examples import Example
-from metier.training.stream import BUFFER, field_documents, steps
+from metier.training.stream import BUFFER, FIELD, REPLAY, Part, Step, field_documents, replayed, steps
 from tiny import document
 
-REPLAY = [document(range(20 + i), f"replay:{i}") for i in range(3)]
+ANSWERS = [document(range(20 + i), f"replay:{i}") for i in range(3)]
 
 
 def examples(n: int) -> list[Example]:
@@ -21,6 +21,14 @@ def examples(n: int) -> list[Example]:
 def encode_as(*lengths: int) -> Callable[[Example], list[Encoded]]:
     """One document for each length, as the windows of a text."""
     return lambda example: [document(range(n), f"{example.id}/{w}") for w, n in enumerate(lengths)]
+
+
+def field(n_examples: int, length: int = 17) -> Iterator[tuple[int, Encoded]]:
+    return field_documents(examples(n_examples), encode_as(length), 0)
+
+
+def with_replay(documents: Iterator[tuple[int, Encoded]], share: float, step_tokens: int) -> Iterator[Step]:
+    return steps([Part(FIELD, 1 - share, documents), Part(REPLAY, share, replayed(ANSWERS))], step_tokens)
 
 
 def drawn(n: int, n_examples: int, seed: int = 0, lengths: tuple[int, ...] = (10,)) -> list[tuple[int, str]]:
@@ -60,12 +68,12 @@ def test_documents_without_a_supervised_token_are_passed_over_and_a_field_of_the
     found = [d.item for _, d in islice(field_documents(examples(3), encode, 0), 4)]
     assert set(found[:2]) == {"e0", "e2"}
     assert next(field_documents(examples(2)[1:], encode, 0), None) is None
-    assert next(steps(field_documents(examples(2)[1:], encode, 0), REPLAY, 0.2, 100), None) is None
+    assert next(with_replay(field_documents(examples(2)[1:], encode, 0), 0.2, 100), None) is None
 
 
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.5, 0.9])
 def test_the_share_of_replay_is_achieved_within_one_document_after_every_step(share: float) -> None:
-    stream = steps(field_documents(examples(30), encode_as(17), 0), REPLAY, share, 150)
+    stream = with_replay(field(30), share, 150)
     total = replayed = 0
     for step in islice(stream, 40):
         total += step.n_tokens
@@ -74,43 +82,59 @@ def test_the_share_of_replay_is_achieved_within_one_document_after_every_step(sh
 
 
 def test_replay_comes_in_the_order_given_and_again_from_the_first() -> None:
-    stream = steps(field_documents(examples(30), encode_as(17), 0), REPLAY, 0.5, 150)
+    stream = with_replay(field(30), 0.5, 150)
     items = [d.item for step in islice(stream, 6) for d in step.documents if d.item.startswith("replay")]
     assert items == [f"replay:{i % 3}" for i in range(len(items))]
     assert len(items) > 6
 
 
-@pytest.mark.parametrize(("replay", "share"), [(REPLAY, 0.0), ([], 0.15)])
-def test_without_a_share_or_without_answers_nothing_is_replayed(replay: list[Encoded], share: float) -> None:
-    for step in islice(steps(field_documents(examples(30), encode_as(17), 0), replay, share, 150), 20):
-        assert step.n_replay_tokens == 0
-        assert all(d.item.startswith("e") for d in step.documents)
+def test_parts_are_mixed_by_their_shares_within_two_documents_after_every_step() -> None:
+    shares = {"notes": 0.5, "faq": 0.3, "replay": 0.2}
+    lengths = {"notes": 17, "faq": 60, "replay": 9}
+    parts = [Part(name, share, field(20, lengths[name])) for name, share in shares.items()]
+    drawn_tokens: Counter[str] = Counter()
+    for step in islice(steps(parts, 150), 40):
+        drawn_tokens.update(step.tokens)
+        for name, share in shares.items():
+            assert abs(drawn_tokens[name] - share * drawn_tokens.total()) <= 2 * 60
+    assert drawn_tokens.total() >= 40 * 150
+
+
+def test_the_mix_is_the_same_every_time() -> None:
+    def items() -> list[str]:
+        parts = [Part("notes", 0.7, field(20)), Part("faq", 0.3, field(7, 30))]
+        return [d.item + str(d.n_tokens) for step in islice(steps(parts, 150), 30) for d in step.documents]
+
+    assert items() == items()
+
+
+def test_a_part_without_documents_ends_the_steps() -> None:
+    parts = [Part("notes", 0.7, field(20)), Part("faq", 0.3, iter([]))]
+    assert next(steps(parts, 150), None) is None
 
 
 def test_steps_hold_their_tokens_and_together_are_over_by_less_than_one_document() -> None:
     total = 0
-    for number, step in enumerate(
-        islice(steps(field_documents(examples(30), encode_as(17), 0), REPLAY, 0.15, 150), 20)
-    ):
+    for number, step in enumerate(islice(with_replay(field(30), 0.15, 150), 20)):
         assert step.n_tokens == sum(len(d.ids) for d in step.documents)
         total += step.n_tokens
         assert 150 * (number + 1) <= total < 150 * (number + 1) + 22
 
 
 def test_a_document_longer_than_a_step_leaves_no_empty_step_behind() -> None:
-    first = list(islice(steps(field_documents(examples(30), encode_as(400), 0), [], 0.0, 150), 5))
+    first = list(islice(steps([Part(FIELD, 1.0, field(30, 400))], 150), 5))
     assert [len(step.documents) for step in first] == [1] * 5
 
 
 def test_no_document_of_the_field_is_lost_between_two_steps() -> None:
-    stream = steps(field_documents(examples(30), encode_as(17), 0), REPLAY, 0.15, 150)
+    stream = with_replay(field(30), 0.15, 150)
     items = Counter(d.item for step in islice(stream, 40) for d in step.documents if d.item.startswith("e"))
     assert len(items) == 30
     assert max(items.values()) - min(items.values()) <= 1
 
 
 def test_a_step_of_replay_alone_belongs_to_the_epoch_of_the_field() -> None:
-    stream = steps(field_documents(examples(4), encode_as(17), 0), REPLAY, 0.9, 60)
+    stream = with_replay(field(4), 0.9, 60)
     epochs = [step.epoch for step in islice(stream, 60)]
     assert epochs == sorted(epochs)
     assert epochs[-1] > 1

@@ -28,15 +28,18 @@ from metier.models.methods import add_method, n_frozen_layers, n_trained
 from metier.models.packing import PackReader
 from metier.models.terms import NewTokens, add_terms, read_terms
 from metier.models.threads import Threads, fit_threads
+from metier.models.vocabulary import vocabulary
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
 from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
-from metier.runs import RunFolder, default_folder, environment, write_json, write_text
+from metier.runs import Json, RunFolder, default_folder, environment, write_json, write_jsonl, write_text
 from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.examples import Example
+from metier.sources.general import own_texts, texts
 from metier.sources.ledger import Ledger
+from metier.sources.mine import mined_tasks, mined_terms
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines, left_out_files
 from metier.sources.split import Split, split_corpus
@@ -44,11 +47,12 @@ from metier.training import parallel
 from metier.training.journal import Journal
 from metier.training.loop import Begun, Recipe, StepMetrics, Trained, train
 from metier.training.memory import try_longest_pack
+from metier.training.mix import Beside, achieved, mix_lines, mixed
 from metier.training.plan import Plan, read_plan
 from metier.training.probe import probe
 from metier.training.replay import replay_documents
 from metier.training.sharding import shard, sharded, whole_state
-from metier.training.stream import Step, field_documents, steps
+from metier.training.stream import FIELD, Part, Step, field_documents, steps
 
 LOOKED_AT = 8  # steps
 
@@ -113,9 +117,12 @@ def adapt(
         for line in measure.plan_lines(planned):
             say.say(line)
         write_beginning(run, origin, corpus, split, planned, threads)
-        before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay_requests)
+        before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay)
         journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
-        field = train_field(subject, split, planned, before.replay, journal)
+        beside = beside_field(subject, split, planned, before.replay)
+        field = train_field(subject, split, planned, beside, journal)
+        for line in mix_lines(field.mix):
+            say.say(line)
         save_trained(subject)
         settle(corpus.ledger, split, field, before, subject.adapted_encoder)
         write_json(run.ledger, corpus.ledger.as_json())
@@ -131,7 +138,8 @@ def adapt(
                 subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
             ),
             "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
-            "training": conclude.training_facts(field.trained, planned, field.probe, field.rate),
+            "vocabulary": vocabulary_facts(subject, split),
+            "training": conclude.training_facts(field.trained, planned, field.probe, field.mix, field.rate),
             "cost": conclude.cost(field.trained, field.rate, before.seconds + after.seconds, journal.elapsed_s),
         }
         write_json(run.results, results)
@@ -228,7 +236,15 @@ def fingerprint(subject: Subject, split: Split) -> Iterator[str]:
 def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:
     """Those of the field without replay, to see whether every rank has something to do."""
     field = field_documents(split.train, subject.adapted_encoder.encode, subject.settings.seed)
-    return islice(steps(field, [], 0.0, planned.step_tokens), LOOKED_AT)
+    return islice(steps([Part(FIELD, 1.0, field)], planned.step_tokens), LOOKED_AT)
+
+
+def vocabulary_facts(subject: Subject, split: Split) -> dict[str, Json]:
+    """How the tokenizer cuts the field and its terms, which are written to terms.jsonl with their definitions."""
+    terms = mined_terms(split.train)
+    write_jsonl(subject.run.terms, map(asdict, terms))
+    field = [e.learned_text for e in split.train]
+    return vocabulary(subject.encoder, field, [t.term for t in terms], [t.text for t in texts()])
 
 
 def begin(run: RunFolder, origin: Origin) -> None:
@@ -245,15 +261,16 @@ def write_beginning(
 ) -> None:
     if not run.plan.exists():
         write_json(run.plan, {**asdict(planned), "threads": asdict(threads)})
-    write_config(run, from_mapping(origin.settings), planned.lr)
+    write_config(run, from_mapping(origin.settings), planned, planned.lr)
     write_json(run.environment, environment())
     write_json(run.splits, split.as_json())
     write_json(run.ledger, corpus.ledger.as_json())
 
 
-def write_config(run: RunFolder, settings: Settings, lr: float) -> None:
+def write_config(run: RunFolder, settings: Settings, planned: Plan, lr: float) -> None:
     """The settings as they were resolved: with them the same run is made again, without looking for a rate."""
-    write_text(run.config, to_toml(replace(settings, lr=lr, threads=torch.get_num_threads())))
+    resolved = replace(settings, lr=lr, replay=planned.replay.share, threads=torch.get_num_threads())
+    write_text(run.config, to_toml(resolved))
 
 
 @dataclass(frozen=True)
@@ -263,11 +280,22 @@ class Training:
     trained: Trained
     probe: dict[str, float]
     too_long: frozenset[str]  # rows whose prompt alone fills the window
+    mix: list[dict[str, Json]]
     rate: Mapping[str, Any] | None = None  # how the learning rate was found, where it was looked for
 
 
-def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer], journal: Journal) -> Training:
-    """Train on the field and on replay from where the journal stands, writing it as it goes.
+def beside_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer]) -> Beside:
+    """What is trained beside the field. replay: what the base wrote."""
+    settings = subject.settings
+    general = own_texts(settings.general).replayed if planned.replay.yours else ()
+    mined = mined_tasks(split.train) if settings.mined else ()
+    if settings.mined:
+        subject.say.say(f"{len(mined):,} tasks are mined from the plain texts")
+    return Beside(mined, general, replay_documents(subject.adapted_encoder, replay))
+
+
+def train_field(subject: Subject, split: Split, planned: Plan, beside: Beside, journal: Journal) -> Training:
+    """Train on the field and on what is beside it from where the journal stands, writing it as it goes.
 
     Raises:
         DataError: no row of the field has a supervised token.
@@ -281,9 +309,12 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
             too_long.add(example.id)
         return documents
 
+    def parts() -> list[Part]:
+        others = beside.documents(encoder.encode, settings.seed)
+        return mixed(split.train, encode, others, planned.shares(settings.mined), settings)
+
     def stream() -> Iterator[Step]:
-        field = field_documents(split.train, encode, settings.seed)
-        return steps(field, replay_documents(encoder, replay), planned.replay_share, planned.step_tokens)
+        return steps(parts(), planned.step_tokens)
 
     moved_on = measure.Probe(encoder, split.select)
     if "nll_before" not in journal.notes:
@@ -309,21 +340,26 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
                 else:
                     rate = journal.notes.get("lr_probe")
                     recipe = replace(recipe, peak_lr=rate["chosen"]) if rate else recipe
-                    write_config(subject.run, settings, recipe.peak_lr)
+                    write_config(subject.run, settings, planned, recipe.peak_lr)
                     done += begun.done.n_tokens if begun else 0
                     say.begin("training", planned.train_tokens)
                     trained = train(reader, stream, recipe, on_step, should_stop, say.say, journal, begun)
     finally:
         journal.close()
         say.end()
-    if not trained.n_steps:
-        raise DataError(
-            f"{settings.data[0]} gives no supervised tokens: the prompts of {len(too_long)} rows fill the model's "
-            "window; shorten them."
-        )
+    require_trained(trained, settings, len(too_long))
     nll_after = moved_on.nll_per_token(reader, settings.pack_tokens)
     moved = {"n_rows": moved_on.n_rows, "nll_before": journal.notes["nll_before"], "nll_after": nll_after}
-    return Training(trained, moved, frozenset(too_long), journal.notes.get("lr_probe"))
+    mix = achieved(parts(), trained.tokens_of_part)
+    return Training(trained, moved, frozenset(too_long), mix, journal.notes.get("lr_probe"))
+
+
+def require_trained(trained: Trained, settings: Settings, n_too_long: int) -> None:
+    if not trained.n_steps:
+        raise DataError(
+            f"{settings.data[0]} gives no supervised tokens: the prompts of {n_too_long} rows fill the model's "
+            "window; shorten them."
+        )
 
 
 def find_rate(

@@ -192,7 +192,7 @@ def _steps(documents: list[Encoded], n_tokens: int) -> list[Step]:
 
 
 def _step(documents: list[Encoded]) -> Step:
-    return Step(tuple(documents), sum(len(d.ids) for d in documents), 0, 0)
+    return Step(tuple(documents), {"field": sum(len(d.ids) for d in documents)}, 0)
 
 
 def _scoring(reader: PackReader, documents: list[Encoded], n_tokens: int, limit: Limit) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def _read(run: RunFolder) -> Origin:
 
 
 def _require_same_settings(run: RunFolder, then: Settings) -> None:
-    """config.toml against the settings that the run began with; the rate in it is the plan's, or one of those that it
-    tries, where none was given."""
+    """config.toml against the settings that the run began with; where none was given, the share of replay in it is the
+    plan's, and the rate the plan's or one of those that it tries."""
     if not run.config.exists():
         if run.plan.exists():
             raise RunError(f"{run.path} has no config.toml: put it back, or begin a new run.")
@@ -111,6 +111,8 @@ def _require_same_settings(run: RunFolder, then: Settings) -> None:
         planned = read_json(run.plan)
         if found["lr"] in (planned["lr"], *(planned.get("probe") or {}).get("rates", ())):
             found["lr"] = was["lr"]
+        if found["replay"] == planned["replay"]["share"]:
+            found["replay"] = was["replay"]
     for name, value in was.items():
         if found[name] != value:
             raise _changed(f"{name} is {found[name]!r} in {run.config} and was {value!r}", "put it back")

@@ -123,6 +123,7 @@ class RunFolder:
         self.plan = self.path / "plan.json"
         self.ledger = self.path / "ledger.json"
         self.splits = self.path / "splits.json"
+        self.terms = self.path / "terms.jsonl"
         self.metrics = self.path / "metrics.jsonl"
         self.rows = self.path / "rows.jsonl"
         self.checkpoints = self.path / "checkpoints"

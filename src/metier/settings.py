@@ -10,6 +10,7 @@ from typing import Any
 from metier.errors import MetierError
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+BY_DATA = -1.0  # of --replay: as the kind of the data asks for
 METHODS = ("lora", "rslora", "dora", "pissa", "tokens", "full")
 DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -30,7 +31,10 @@ class Settings:
     model: str = _setting(DEFAULT_MODEL, "base model: an embedded one, a folder, or a hub id")
     minutes: float = _setting(10.0, "time for training and evidence together; the plan follows from it")
     tokens: int = _setting(0, "training tokens; fixes the run whatever the machine's speed (0: plan from --minutes)")
-    general: tuple[str, ...] = _setting((), "further general text whose loss must stay within the margin")
+    mix: tuple[str, ...] = _setting((), "DATA=WEIGHT, once for each DATA: their shares of the field's tokens")
+    general: tuple[str, ...] = _setting(
+        (), "general text or conversations of your own: half is measured as retention, the rest is replayed"
+    )
     budget_forgetting: float = _setting(0.01, "margin of retention on text: share of the base's bits per byte")
     method: str = _setting(
         "lora",
@@ -44,7 +48,10 @@ class Settings:
     r: int = _setting(16, "LoRA rank")
     alpha: int = _setting(32, "LoRA numerator: updates are scaled by alpha / r")
     lr: float = _setting(0.0, "peak learning rate (0: by the size of the model)")
-    replay: float = _setting(0.15, "share of the training tokens that are the base model's own answers (0: none)")
+    replay: float = _setting(
+        BY_DATA, "share of the training tokens that is general: yours, or the base's own (0: none; -1: by the data)"
+    )
+    mined: float = _setting(0.0, "share of the training tokens that is tasks mined from plain texts (0: none)")
     step_tokens: int = _setting(2048, "tokens in one optimizer step")
     pack_tokens: int = _setting(1024, "tokens in one forward pass; memory grows with it")
     max_epochs: int = _setting(4, "passes over the training rows, at most")
@@ -71,7 +78,14 @@ class Settings:
             (bool(self.data), "no data: name a file, a folder or a pack."),
             (0 < self.minutes < math.inf, f"--minutes {self.minutes:g}: give a positive number of minutes."),
             (self.tokens >= 0, f"--tokens {self.tokens}: give a positive number of tokens."),
-            (0 <= self.replay < 1, f"--replay {self.replay:g}: give a share from 0 up to, not including, 1."),
+            (
+                0 <= self.replay < 1 or self.replay == BY_DATA,
+                f"--replay {self.replay:g}: give a share from 0 up to, not including, 1.",
+            ),
+            (
+                0 <= self.mined <= 0.5 and self.mined + self.replay < 1,
+                f"--mined {self.mined:g}: give a share from 0 to 0.5 that leaves something to the field.",
+            ),
             (0 < self.held_out <= 0.3, f"--held-out {self.held_out:g}: give a share above 0 and at most 0.3."),
             (self.lr >= 0, f"--lr {self.lr:g}: give a positive learning rate."),
             (self.budget_forgetting > 0, f"--budget-forgetting {self.budget_forgetting:g}: give a positive share."),
@@ -108,6 +122,28 @@ class Settings:
         for holds, sentence in checks:
             if not holds:
                 raise MetierError(sentence)
+        self.weights()
+
+    def weights(self) -> dict[str, float]:
+        """{DATA: its share of the field's tokens}, adding up to 1; empty without --mix.
+
+        Raises:
+            MetierError: a weight that is none, of no DATA, or of not all of them.
+        """
+        found: dict[str, float] = {}
+        for given in self.mix:
+            name, _, weight = given.rpartition("=")
+            if name not in self.data or name in found:
+                raise MetierError(f"--mix {given}: write DATA=WEIGHT once for each of {', '.join(self.data)}.")
+            try:
+                found[name] = float(weight)
+            except ValueError:
+                found[name] = math.nan
+            if not 0 < found[name] < math.inf:
+                raise MetierError(f"--mix {given}: give a positive number as the weight.")
+        if found and (missing := [name for name in self.data if name not in found]):
+            raise MetierError(f"--mix leaves out {missing[0]}: give every DATA a weight.")
+        return {name: weight / sum(found.values()) for name, weight in found.items()}
 
 
 RATE_SHARES = {"lora": 1.0, "dora": 1.0, "tokens": 1.0, "rslora": 0.25, "pissa": 0.1, "full": 0.1}

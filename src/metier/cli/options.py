@@ -24,7 +24,7 @@ EVIDENCE = (
     "rank_timeout",
 )
 PANELS = {
-    "Plan": ("minutes", "tokens", "evidence", "held_out", "budget_forgetting", "general"),
+    "Plan": ("minutes", "tokens", "mix", "evidence", "held_out", "budget_forgetting", "general"),
     "Training": (
         "method",
         "new_tokens",
@@ -33,6 +33,7 @@ PANELS = {
         "alpha",
         "lr",
         "replay",
+        "mined",
         "max_epochs",
         "step_tokens",
         "pack_tokens",

@@ -90,7 +90,11 @@ def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any
 
 
 def training_facts(
-    trained: Trained, planned: Plan, probe: dict[str, float], rate: Mapping[str, Any] | None = None
+    trained: Trained,
+    planned: Plan,
+    probe: dict[str, float],
+    mix: list[dict[str, Any]],
+    rate: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """probe: what moved on held-out rows. rate: how the learning rate was found, where it was looked for."""
     return {
@@ -101,6 +105,9 @@ def training_facts(
         "supervised_tokens": trained.n_supervised,
         "replay_share": trained.n_replay_tokens / trained.n_tokens,
         "replay_tokens": trained.n_replay_tokens,
+        "replay_requests": f"version {general.REPLAY_VERSION}",
+        "distance": planned.distance,
+        "mix": mix,
         "seconds": trained.seconds,
         "interrupted": trained.interrupted,
         "pack_tokens": trained.pack_tokens,

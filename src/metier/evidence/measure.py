@@ -3,20 +3,21 @@
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 from metier.errors import DataError
 from metier.evidence.arms import Arm, ArmName, field_samples, nll_per_token, score_arm, write_arm
 from metier.evidence.kept import KeptBase, read_base, write_base
 from metier.evidence.preferences import score_pairs
-from metier.evidence.score import Items, Record, encode_items
+from metier.evidence.score import Items, Record, encode_items, score_documents
 from metier.evidence.statistics import bits_per_byte, expected_detectable
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
-from metier.models.generate import Answer, AnswerCache, answer_all
+from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
 from metier.models.load import BaseModel
-from metier.models.packing import PackReader
+from metier.models.packing import PackReader, divide
 from metier.models.terms import NewTokens
 from metier.progress import Progress
 from metier.ranks import this_rank
@@ -29,14 +30,17 @@ from metier.sources.ledger import Ledger
 from metier.sources.split import Split, Unit
 from metier.sources.wheels import cache_folder
 from metier.training import parallel
+from metier.training.mix import scarcest
 from metier.training.plan import EvidencePlan, Plan, Sizes, Speed, measure_speed, plan
 from metier.training.probe import JUDGED_ROWS, Judge
+from metier.training.replay import ReplayPlan, kind_of
 
 ANSWER_TOKENS = 96  # limit of a generated answer; most good answers of the general pack are shorter
 SAMPLED = 64  # rows encoded to learn how long rows are
 SHOWN_FIELD = 4  # held-out rows answered by both models, for the reader
 SHOWN_TOKENS = 64  # of their answers
 PROBE_ROWS = 16
+DISTANCE_TOKENS = 512  # read of the field, and of general texts, to learn how far apart they are
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,13 @@ def measure_machine(
         )
     test_tokens = sum(len(d.ids) for e in test for d in encoder.encode(e))
     items = encode_items(encoder, [], general.texts(), general.measured_requests(), None, general.choices())
-    own_texts = [d for e in general.own_texts(settings.general) for d in encoder.encode(e)]
+    own = general.own_texts(settings.general)
+    own_texts = [d for e in own.measured for d in encoder.encode(e)]
+    n_tokens = sum(d.n_tokens for d in documents) * len(train) / len(sampled)
     sizes = Sizes(
         field_items=len(test),
         field_tokens=test_tokens / max(1, len(test)),
-        train_tokens=round(sum(d.n_tokens for d in documents) * len(train) / len(sampled)),
+        train_tokens=round(n_tokens * scarcest(train, settings)),
         texts=len(items.texts),
         text_tokens=_mean(len(d.ids) for d in items.text_documents),
         own_text_tokens=sum(len(d.ids) for d in own_texts),
@@ -97,10 +103,24 @@ def measure_machine(
         choice_tokens=_mean(b.n_tokens for b in items.choice_branches),
         answer_tokens=ANSWER_TOKENS,
         replay_requests=len(general.replay_requests()),
+        kind=kind_of(train),
+        own_kind=kind_of(own.replayed) if own.replayed else None,
+        distance=distance(reader, documents, items.text_documents),
         probe_tokens=sum(len(d.ids) for d in probe_answers(encoder)),
         pairs=sum(bool(example.rejected) for example in train),
     )
     return sizes, measure_speed(reader, documents, items.text_documents, settings.pack_tokens, ANSWER_TOKENS)
+
+
+def distance(reader: PackReader, field: Sequence[Encoded], texts: Sequence[Encoded]) -> float:
+    """The base's bits per byte on a few rows of the field over those on a few general texts."""
+    bits = []
+    with disabled(reader.model):
+        for documents in (field, texts):
+            few = next(divide((replace(d, item=str(i), rejected=()) for i, d in enumerate(documents)), DISTANCE_TOKENS))
+            nats = sum(s.nll for s in score_documents(reader, few, DISTANCE_TOKENS, lambda _: None).values())
+            bits.append(nats / max(1, sum(d.n_bytes for d in few)))
+    return bits[0] / bits[1]
 
 
 def _mean(values: Iterator[int]) -> float:
@@ -111,7 +131,7 @@ def _mean(values: Iterator[int]) -> float:
 def plan_lines(planned: Plan) -> list[str]:
     """What a person is told before the time is spent."""
     evidence = planned.evidence
-    replay = f", {planned.replay_share:.0%} of them replay" if planned.replay_share else ", no replay"
+    replay = f", {planned.replay.share:.0%} of them replay" if planned.replay.share else ", no replay"
     return [
         f"plan: {planned.train_tokens:,} tokens in {planned.steps} steps{replay} ({planned.train_s / 60:.1f} min); "
         f"evidence on {evidence.field_items} held-out items of the field and {evidence.texts} texts, "
@@ -136,7 +156,7 @@ class Before:
 
     items: Items
     base: Arm
-    replay: list[Answer]
+    replay: list[Answer]  # what the base wrote for it
     requests: tuple[Request, ...]
     shown: tuple[Example, ...]
     samples: list[tuple[str, str, str]]
@@ -151,10 +171,10 @@ class Before:
 
 
 def base_arm(
-    subject: Subject, held_out: Sequence[Example], unit: Unit, evidence: EvidencePlan, n_replay: int = 0
+    subject: Subject, held_out: Sequence[Example], unit: Unit, evidence: EvidencePlan, wanted: ReplayPlan | None = None
 ) -> Before:
     """Answer, score and write the base arm, or read back what a run that was killed had written of it whole; say what
-    the held-out set can show. n_replay: requests answered for replay."""
+    the held-out set can show. wanted: what the base writes for replay."""
     started = time.monotonic()
     encoder, settings, say = subject.encoder, subject.settings, subject.say
     requests = general.measured_requests()[: evidence.requests]
@@ -164,12 +184,12 @@ def base_arm(
     else:
         cache = AnswerCache(cache_folder(), subject.base.answers_as, encoder, ANSWER_TOKENS)
         # Two calls, so that the replay, and the adapter with it, does not depend on how much is measured.
-        replay = _kept_answers(subject, cache, general.replay_requests()[:n_replay])
-        own = _kept_answers(subject, cache, requests)
+        replay = _written_for_replay(subject, cache, wanted) if wanted else []
+        own = _kept_answers(subject, cache, [r.request for r in requests])
     items = encode_items(
         encoder,
         _subset(_read_alike(subject, held_out), evidence.field_items, settings.seed),
-        (*general.own_texts(settings.general), *general.texts()[: evidence.texts]) if evidence.texts else (),
+        (*general.own_texts(settings.general).measured, *general.texts()[: evidence.texts]) if evidence.texts else (),
         requests,
         [a.answer for a in own],
         general.choices()[: evidence.choices],
@@ -209,9 +229,30 @@ def _preferences(subject: Subject, reader: PackReader, items: Items, arm: ArmNam
     return records
 
 
-def _kept_answers(subject: Subject, cache: AnswerCache, requests: Sequence[Request]) -> list[Answer]:
+def _written_for_replay(subject: Subject, cache: AnswerCache, wanted: ReplayPlan) -> list[Answer]:
+    """Answers and texts in turn, while both last."""
+    answers = _kept_answers(subject, cache, general.replay_requests()[: wanted.answers])
+    pairs = zip_longest(answers, _kept_texts(subject, wanted.texts))
+    return [written for pair in pairs for written in pair if written is not None]
+
+
+def _kept_texts(subject: Subject, n: int) -> list[Answer]:
+    """As `_kept_answers`, of texts sampled from the start token; ranks share the batches."""
+    cache = TextCache(cache_folder(), subject.base.answers_as, subject.encoder, ANSWER_TOKENS)
+    model = subject.reader.model
+    if missing := parallel.from_first(cache.missing(n)):
+        subject.say.begin("base model writes general text (kept for later runs)", len(missing))
+        with disabled(model):
+            own = parallel.own_part([1] * len(missing))
+            made = {b: sample_texts(model, subject.encoder, b, ANSWER_TOKENS) for b in (missing[i] for i in own)}
+        by_batch = {b: texts for part in parallel.from_all(list(made.items())) for b, texts in part}
+        if this_rank().is_first:
+            cache.keep([text for b in missing for text in by_batch[b]])
+    return parallel.by_first(lambda: cache.texts(n))
+
+
+def _kept_answers(subject: Subject, cache: AnswerCache, wanted: Sequence[str]) -> list[Answer]:
     """From the cache of the first rank, whatever others have kept; what it lacks is answered by all ranks."""
-    wanted = [r.request for r in requests]
     model = subject.reader.model
     if missing := parallel.from_first(cache.missing(wanted)):
         subject.say.begin("base model answers general requests (kept for later runs)", len(missing))

@@ -44,6 +44,7 @@ def _page(run: RunFolder) -> str:
         "verdict": outcome.verdict_panel(results),
         "facts": _facts(run, results),
         "data": process.data_panel(results.get("data")),
+        "vocabulary": process.vocabulary_panel(results.get("vocabulary")),
         "ledger": process.ledger_panel(_optional_json(run.ledger)),
         "training": process.training_panel(results.get("training"), model),
         "curve": process.curve_panel(_metrics(run.metrics)),

@@ -20,6 +20,7 @@ BUCKETS = {
     "cleaned": ("cleaned", "markup of the format, unused fields, white space"),
     "rejected": ("rejected", "could not be read"),
 }
+SAME_FRAGMENTATION = 0.05
 MOST_REJECTED = 20  # shown one by one
 NUMBER_OF_WINDOWS = 12  # of the smoothed line, over the whole run
 MOST_SAMPLES = 6  # of one kind, before the rest is folded
@@ -58,6 +59,31 @@ def data_panel(data: Mapping[str, Json] | None) -> dict[str, Json] | None:
             for found in data.get("formats") or []
         ],
     }
+
+
+def vocabulary_panel(found: Mapping[str, Json] | None) -> dict[str, Json] | None:
+    """How finely the tokenizer cuts the field."""
+    if not found:
+        return None
+    sizes, fragmentation = found["bytes_per_token"], found["fragmentation"]
+    than = (
+        "about as many tokens as"
+        if abs(fragmentation - 1) < SAME_FRAGMENTATION
+        else f"{fragmentation:.2f} times the tokens of"
+    )
+    sentence = (
+        f"For the same bytes the field takes {than} general text "
+        f"({figures.fixed(sizes['field'], 2)} and {figures.fixed(sizes['general'], 2)} bytes a token)"
+    )
+    if found.get("terms"):
+        words = found["tokens_per_word"]
+        sentence += (
+            f"; its {figures.counted(found['terms'], 'term')} take {figures.fixed(found['tokens_per_term'], 1)} tokens "
+            f"each, and their words {figures.fixed(words['terms'], 1)}, where general words take "
+            f"{figures.fixed(words['general'], 1)}"
+        )
+    split = [f"{term} ({size})" for term, size in found.get("most_split", [])]
+    return {"sentence": f"{sentence}. No tokens were added.", "most_split": ", ".join(split)}
 
 
 def ledger_panel(ledger: Mapping[str, Json]) -> dict[str, Json] | None:
@@ -120,7 +146,7 @@ def training_panel(training: Mapping[str, Json] | None, model: Mapping[str, Json
             *rate_rows(training.get("lr_probe")),
             ("Tokens read", figures.count(training.get("tokens"))),
             ("… that carry loss", figures.count(training.get("supervised_tokens"))),
-            ("… of replay, general text", _with_share(training.get("replay_tokens"), training.get("replay_share"))),
+            *_mixed(training.get("mix") or []),
             ("Trained parameters", figures.parameters(model.get("trainable_parameters"))),
             ("Time in training", figures.duration(training.get("seconds"))),
         ],
@@ -144,6 +170,13 @@ def rate_rows(probe: Mapping[str, Json] | None) -> list[tuple[str, str]]:
             f"{figures.counted(probe['lost_tokens'], 'token')}, {figures.duration(seconds)}",
         ),
     ]
+
+
+def _mixed(mix: Sequence[Mapping[str, Json]]) -> list[tuple[str, str]]:
+    """What was trained beside the field, and the DATA of a field that was mixed; nothing where the field was all."""
+    if len(mix) < 2:
+        return []
+    return [(f"… of {part['part']}", _with_share(part["tokens"], part["share"])) for part in mix]
 
 
 def _with_share(tokens: float | None, share: float | None) -> str:

@@ -46,6 +46,17 @@ class Source:
         return self.path is None or self.suffix in ROWS
 
 
+def given_names(paths: Sequence[str]) -> dict[str, str]:
+    """{name of a source: the one of `paths` that it was found under}. Raises DataError as `find_sources` does."""
+    named = {source.where: source.name for source in find_sources(paths)}
+    found: dict[str, str] = {}
+    for given in paths:
+        for source in _sources_of(given):
+            if source.where in named:
+                found.setdefault(named[source.where], given)
+    return found
+
+
 def find_sources(paths: Sequence[str]) -> list[Source]:
     """The files behind the given names, each once, in the given order; files of a folder are sorted by name.
 

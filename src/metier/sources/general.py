@@ -8,22 +8,23 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from metier.sources.documents import digest
 from metier.sources.examples import Example
 from metier.sources.read import read_corpus
 
 VERSION = 1
+REPLAY_VERSION = 2  # of the requests that are replayed; no score depends on it
 SHOWN = ("What is the capital of France?", "Write one sentence about the sea.", "How do I boil an egg?")
 """Requests that every run measures and shows with both answers."""
 
-MOST_OWN_TEXTS = 40  # of one path of the user's general texts are measured
-PROBE_REQUESTS = 20  # the last ones of the replay half, two of each kind
+MOST_MEASURED = 40  # documents of one path of the user's general texts
+PROBE_REQUESTS = 20  # the last ones of the replay half of chat.jsonl, two of each kind
 REGISTERS = ("encyclopaedia", "news", "dialogue", "narrative", "instructions", "code")
 
 
 @dataclass(frozen=True)
 class Request:
-    """A general request with a good answer. The halves `replay` and `measure` of the pack never meet; the end of the
-    first is neither trained nor measured: learning rates are judged by it."""
+    """A general request with a good answer."""
 
     id: str
     kind: str
@@ -68,39 +69,63 @@ def texts() -> tuple[Example, ...]:
     return tuple(text for turn in zip(*by_register, strict=True) for text in turn)
 
 
-def own_texts(paths: Sequence[str]) -> tuple[Example, ...]:
-    """The user's own general texts or conversations, a slice a path, the first MOST_OWN_TEXTS of each.
+@dataclass(frozen=True)
+class OwnTexts:
+    """The user's own general texts or conversations: no document stands on both sides."""
+
+    measured: tuple[Example, ...]  # the group is the slice, one a path
+    replayed: tuple[Example, ...]
+
+
+def own_texts(paths: Sequence[str]) -> OwnTexts:
+    """Half of the documents of each path, MOST_MEASURED at most, are measured; the others are there to be replayed.
+
+    Which is which goes by a hash of a document's name, so that a document more or less moves at most one other. One
+    document alone is measured.
 
     Raises:
         DataError: a file that cannot be read.
     """
-    return tuple(
-        replace(e, id=f"{path}/{e.id}", document=f"{path}/{e.document}", group=f"your {path}")
-        for path in paths
-        for e in read_corpus([path]).examples[:MOST_OWN_TEXTS]
-    )
-
-
-def replay_requests() -> tuple[Request, ...]:
-    """Requests whose answers by the base model are mixed into training; each kind in turn."""
-    return _requests("replay")[:-PROBE_REQUESTS]
-
-
-def probe_requests() -> tuple[Request, ...]:
-    """Requests with whose good answers learning rates are judged, and nothing else is."""
-    return _requests("replay")[-PROBE_REQUESTS:]
-
-
-def measured_requests() -> tuple[Request, ...]:
-    """Requests that only measure: those shown in every report, then each kind in turn."""
-    requests = _requests("measure")
-    return tuple(sorted(requests, key=lambda r: SHOWN.index(r.request) if r.request in SHOWN else len(SHOWN)))
+    measured: list[Example] = []
+    replayed: list[Example] = []
+    for path in paths:
+        examples = read_corpus([path]).examples
+        documents = sorted({e.document for e in examples}, key=lambda name: digest(name))
+        held_apart = set(documents[: min(MOST_MEASURED, (len(documents) + 1) // 2)])
+        for e in examples:
+            named = replace(e, id=f"{path}/{e.id}", document=f"{path}/{e.document}", group=f"your {path}")
+            (measured if e.document in held_apart else replayed).append(named)
+    return OwnTexts(tuple(measured), tuple(replayed))
 
 
 @cache
-def _requests(part: str) -> tuple[Request, ...]:
-    rows = [row for row in _rows("chat.jsonl") if row["part"] == part]
-    return tuple(Request(row["id"], row["kind"], row["request"], row["answer"]) for row in _in_turn(rows, "kind"))
+def replay_requests() -> tuple[str, ...]:
+    """Requests that the base model answers itself, to be mixed into training; each kind in turn. None of them meets a
+    measured one, and no good answer to them is known or needed."""
+    rows = [*_chat("replay")[:-PROBE_REQUESTS], *_rows("requests.jsonl")]
+    return tuple(row["request"] for row in _in_turn(rows, "kind"))
+
+
+@cache
+def probe_requests() -> tuple[Request, ...]:
+    """Requests with whose good answers learning rates are judged; they are neither trained nor measured."""
+    return _requests(_chat("replay")[-PROBE_REQUESTS:])
+
+
+@cache
+def measured_requests() -> tuple[Request, ...]:
+    """Requests that only measure: those shown in every report, then each kind in turn."""
+    requests = _requests(_chat("measure"))
+    return tuple(sorted(requests, key=lambda r: SHOWN.index(r.request) if r.request in SHOWN else len(SHOWN)))
+
+
+def _chat(part: str) -> list[dict[str, Any]]:
+    """The rows of one half of chat.jsonl, each kind in turn."""
+    return _in_turn([row for row in _rows("chat.jsonl") if row["part"] == part], "kind")
+
+
+def _requests(rows: Sequence[dict[str, Any]]) -> tuple[Request, ...]:
+    return tuple(Request(row["id"], row["kind"], row["request"], row["answer"]) for row in rows)
 
 
 @cache

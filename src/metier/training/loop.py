@@ -79,6 +79,7 @@ class Trained:
     n_tokens: int = 0
     n_supervised: int = 0
     n_replay_tokens: int = 0
+    tokens_of_part: dict[str, int] = field(default_factory=dict)
     n_documents: int = 0
     seconds: float = 0.0
     interrupted: bool = False
@@ -296,6 +297,8 @@ def _count(done: Trained, step: Step, n_supervised: int, seconds: float) -> None
     done.n_tokens += step.n_tokens
     done.n_supervised += n_supervised
     done.n_replay_tokens += step.n_replay_tokens
+    for part, n_tokens in step.tokens.items():
+        done.tokens_of_part[part] = done.tokens_of_part.get(part, 0) + n_tokens
     done.n_documents += len(step.documents)
     done.seconds += seconds
     _count_windows(done, step)

@@ -11,12 +11,20 @@ from metier.models.device import wait_for
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, divide, pack
 from metier.runs import RunFolder, read_json
-from metier.settings import Settings
+from metier.settings import BY_DATA, Settings
 from metier.training.parallel import n_ranks
 from metier.training.preferences import compare, pair_packs_of
 from metier.training.probe import JUDGED_ROWS, MAX_SHARE, ProbePlan, probe_plan
-from metier.training.replay import TOKENS_PER_ANSWERED_REQUEST, n_requests
+from metier.training.replay import (
+    TOKENS_PER_DOCUMENT,
+    Kind,
+    ReplayPlan,
+    default_share,
+    plan_replay,
+    share_of_yours,
+)
 from metier.training.sharding import sharded
+from metier.training.stream import MINED, OWN_GENERAL, REPLAY
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
 MARGIN = 0.85  # of the time is planned: machines are shared, and the few rows shown are answered beside it
@@ -41,7 +49,7 @@ class Sizes:
 
     field_items: int
     field_tokens: float
-    train_tokens: int  # one epoch of the field
+    train_tokens: int  # one epoch of the field; in a mix, until a part of it has been read once
     texts: int
     text_tokens: float
     own_text_tokens: int  # of all the user's general texts, which are always measured
@@ -53,6 +61,9 @@ class Sizes:
     replay_requests: int
     probe_tokens: int  # of the general answers that judge a learning rate
     pairs: int = 0  # of the rows to train on, those that are preferences
+    kind: Kind = "answers"  # of the field, and
+    own_kind: Kind | None = None  # of the user's general texts that are there to be replayed
+    distance: float = 1.0  # the base's bits per byte on the field over those on general text
 
 
 @dataclass(frozen=True)
@@ -86,13 +97,18 @@ class Plan:
     lr: float
     lr_from: str  # where the rate comes from, for a person; with a probe it is the middle of what is tried
     probe: ProbePlan | None
-    replay_share: float
-    replay_requests: int
+    distance: float  # of the field, as in Sizes
+    replay: ReplayPlan
     evidence: EvidencePlan
     speed: Speed
     train_s: float
     evidence_s: float
     notes: tuple[str, ...]
+
+    def shares(self, mined: float) -> dict[str, float]:
+        """Of all tokens, by the part that is trained beside the field."""
+        yours = self.replay.share * self.replay.yours
+        return {MINED: mined, OWN_GENERAL: yours, REPLAY: self.replay.share - yours}
 
 
 def read_plan(run: RunFolder) -> Plan | None:
@@ -109,6 +125,7 @@ def read_plan(run: RunFolder) -> Plan | None:
         probe = values["probe"]
         values["probe"] = ProbePlan(**{**probe, "rates": tuple(probe["rates"])}) if probe else None
         values |= {"evidence": EvidencePlan(**values["evidence"]), "speed": Speed(**values["speed"])}
+        values["replay"] = ReplayPlan(**values["replay"])
         return Plan(**{**values, "notes": tuple(values["notes"])})
     except (KeyError, TypeError, ValueError):
         raise RunError(f"{run.plan} is no plan: put the file back, or begin a new run.") from None
@@ -159,8 +176,9 @@ def evidence_seconds(evidence: EvidencePlan, sizes: Sizes, speed: Speed) -> floa
 def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: float) -> Plan:
     """Divide `seconds` between training and evidence, or take the tokens that the settings name."""
     seconds = MARGIN * max(0.0, seconds)
-    share = settings.replay
-    most = int(sizes.train_tokens * settings.max_epochs / (1 - share))
+    share = default_share(sizes.kind, sizes.distance) if settings.replay == BY_DATA else settings.replay
+    of_field = 1 - share - settings.mined
+    most = int(sizes.train_tokens * settings.max_epochs / of_field)
     if settings.tokens:
         train_tokens = settings.tokens
         probe = _probe(settings, sizes, min(train_tokens, most), lr)
@@ -171,7 +189,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted)
         left = seconds - evidence_seconds(evidence, sizes, speed)
         replay_cost = (
-            share * sizes.answer_tokens / TOKENS_PER_ANSWERED_REQUEST / speed.generate_tokens_per_s
+            share * sizes.answer_tokens / TOKENS_PER_DOCUMENT / speed.generate_tokens_per_s
         )  # seconds a training token
         per_token = 1 / speed.train_tokens_per_s + replay_cost
         # The probe's time is taken from the run's own: planned for what is left then, it stays within its share.
@@ -191,12 +209,12 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         train_tokens=train_tokens,
         steps=max(1, round(train_tokens / step_tokens)),
         step_tokens=step_tokens,
-        epochs=round(train_tokens * (1 - share) / max(1, sizes.train_tokens), 3),
+        epochs=round(train_tokens * of_field / max(1, sizes.train_tokens), 3),
         lr=settings.lr or lr,
         lr_from=_lr_from(settings, sizes, probe),
         probe=probe,
-        replay_share=share,
-        replay_requests=n_requests(train_tokens, share, sizes.replay_requests),
+        replay=plan_replay(train_tokens, share, share_of_yours(sizes.own_kind), sizes.kind, sizes.replay_requests),
+        distance=round(sizes.distance, 3),
         evidence=evidence,
         speed=speed,
         train_s=round((train_tokens + _cost(probe)) / speed.train_tokens_per_s, 1),

@@ -1,23 +1,42 @@
-"""The order in which documents are trained: shuffled epochs of the field, with replay spread evenly among them."""
+"""The order in which documents are trained: shuffled epochs of every part, and the parts by their shares of tokens."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from metier.models.encoding import Encoded
 from metier.sources.examples import Example
 
 BUFFER = 64  # documents waiting, encoded
+# The names of parts; under --mix those of the field are the names of their data.
+FIELD, MINED, REPLAY, OWN_GENERAL = "field", "mined tasks", "replay", "your general text"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A source of (epoch, document) and the share of all tokens that it is to have; shares of a run add up to 1."""
+
+    name: str
+    share: float
+    documents: Iterator[tuple[int, Encoded]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """The documents of one optimizer step."""
+    """The documents of one optimizer step; `tokens` are those of each part that is in it."""
 
     documents: tuple[Encoded, ...]
-    n_tokens: int
-    n_replay_tokens: int
+    tokens: Mapping[str, int]
     epoch: int
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(self.tokens.values())
+
+    @property
+    def n_replay_tokens(self) -> int:
+        return self.tokens.get(REPLAY, 0) + self.tokens.get(OWN_GENERAL, 0)
 
 
 def field_documents(
@@ -48,35 +67,33 @@ def field_documents(
         epoch += 1
 
 
-def steps(
-    field: Iterator[tuple[int, Encoded]], replay: Sequence[Encoded], share: float, step_tokens: int
-) -> Iterator[Step]:
-    """Steps of at least one document and about `step_tokens` tokens, `share` of all tokens being replay.
+def replayed(documents: Sequence[Encoded]) -> Iterator[tuple[int, Encoded]]:
+    """In the given order, again from the first when all were used; they count as no epoch."""
+    return ((0, document) for document in cycle(documents))
 
-    Replay documents come in the given order, again from the first when all were used; after each document the side
-    that is
-    behind its share is drawn from, so that the achieved share is even over the run and its error is one document at
-    most.
+
+def steps(parts: Sequence[Part], step_tokens: int) -> Iterator[Step]:
+    """Steps of at least one document and about `step_tokens` tokens, until a part has no more documents.
+
+    After each document the part that is furthest behind its share is drawn from, the first of those that are equally
+    so: the achieved shares are even over the run, and each is off by a document or two at most.
     """
-    n_replayed = n_total = n_steps = 0
-    replayed = epoch = 0
+    drawn = dict.fromkeys((part.name for part in parts), 0)
+    n_steps = epoch = n_total = 0
     while True:
         n_steps += 1
         documents: list[Encoded] = []
-        size = replay_size = 0
+        tokens: dict[str, int] = {}
         # Counted from the start of the run: what one step takes too much, the next gives back.
         while not documents or n_total < n_steps * step_tokens:
-            if replay and n_replayed < share * n_total:
-                document = replay[replayed % len(replay)]
-                replayed += 1
-                n_replayed += document.n_tokens
-                replay_size += document.n_tokens
-            else:
-                drawn = next(field, None)
-                if drawn is None:
-                    return
-                epoch, document = drawn
+            part = max(parts, key=lambda part: part.share * n_total - drawn[part.name])
+            found = next(part.documents, None)
+            if found is None:
+                return
+            document = found[1]
+            epoch = max(epoch, found[0])
             documents.append(document)
-            size += document.n_tokens
+            drawn[part.name] += document.n_tokens
+            tokens[part.name] = tokens.get(part.name, 0) + document.n_tokens
             n_total += document.n_tokens
-        yield Step(tuple(documents), size, replay_size, epoch)
+        yield Step(tuple(documents), tokens, epoch)

@@ -1,0 +1,29 @@
+"""How far a field is from what the base knows."""
+
+import pytest
+
+from metier.evidence.measure import distance
+from metier.models.methods import add_method
+from metier.models.packing import PackReader
+from tiny import document, tiny_model
+
+
+def test_the_distance_is_the_bits_a_byte_of_the_field_over_those_of_general_text_without_the_adapter() -> None:
+    model = add_method(tiny_model(), "lora", r=4, alpha=8, seed=0)
+    reader = PackReader(model)
+    texts = [document(range(30), "a"), document(range(3, 40), "b")]
+    assert distance(reader, texts, texts) == pytest.approx(1.0)
+    surprising = [document([7, 200, 3, 150, 9, 280, 1, 222] * 4, "c")]
+    there_and_back = distance(reader, surprising, texts), distance(reader, texts, surprising)
+    assert there_and_back[0] == pytest.approx(1 / there_and_back[1])
+    assert there_and_back[0] != pytest.approx(1.0, abs=0.01)
+    for name, weights in model.named_parameters():
+        if "lora_B" in name:
+            weights.data.fill_(0.3)
+    assert distance(reader, surprising, texts) == pytest.approx(there_and_back[0])
+
+
+def test_windows_of_one_text_count_each() -> None:
+    reader = PackReader(tiny_model())
+    windows = [document(range(30), "a"), document(range(30), "a")]
+    assert distance(reader, windows, windows[:1]) == pytest.approx(1.0)
