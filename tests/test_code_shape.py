@@ -17,7 +17,7 @@ LAYERS = (
     ("evidence",),
     ("report",),
     ("results", "interrupts", "origin", "bench", "check"),
-    ("record",),
+    ("field", "prepare", "record"),
     ("adapt", "prove"),
     ("cli",),
     ("__init__", "__main__"),

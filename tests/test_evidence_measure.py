@@ -2,7 +2,7 @@
 
 import pytest
 
-from metier.evidence.measure import distance
+from metier.evidence.planning import distance
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from tiny import document, tiny_model

@@ -20,7 +20,7 @@ from command_line import valves, write_rows
 from metier import origin
 from metier.adapt import adapt
 from metier.errors import MetierError, RunError
-from metier.evidence import measure
+from metier.evidence import measure, planning
 from metier.results import Run
 from metier.runs import read_json, read_jsonl
 from metier.sources import general
@@ -98,7 +98,7 @@ def assert_identical(run: Path, whole: Path) -> None:
 
 
 MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "planning": lambda patch: kill_at(patch, measure, "make_plan"),
+    "planning": lambda patch: kill_at(patch, planning, "make_plan"),
     "answering": lambda patch: kill_at(patch, measure, "encode_items"),
     "the base arm": lambda patch: kill_at(patch, measure, "score_arm"),
     "between": lambda patch: kill_at(patch, main_path, "Journal"),
@@ -206,7 +206,7 @@ def test_the_plan_is_read_back_and_the_base_is_not_measured_again(
     whole: Path, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Path(shutil.copytree(stopped, tmp_path / "run"))
-    kill_at(monkeypatch, measure, "make_plan")
+    kill_at(monkeypatch, planning, "make_plan")
     kill_at(monkeypatch, measure, "_score_base")
     plan = (run / "plan.json").read_bytes()
     adapt(resume=run)

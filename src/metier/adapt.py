@@ -1,57 +1,40 @@
 """The main path: documents in, an adapted model and a verdict out."""
 
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-
 from metier.errors import DataError, RunError
-from metier.evidence import conclude, measure
+from metier.evidence import conclude, measure, planning
 from metier.evidence.measure import Before, Subject
-from metier.interrupts import StopAfterStep
-from metier.models.adapters import keep_memory
-from metier.models.compiling import compile_layers, recompute_layers, wants_recomputing
-from metier.models.device import chosen, placement
-from metier.models.encoding import Encoded, Encoder
-from metier.models.fit import require_room, sizes_of, training_memory
-from metier.models.frozen import lower_outputs_kept
-from metier.models.generate import Answer
-from metier.models.load import empty_model, load_base
-from metier.models.machine import free_bytes
-from metier.models.methods import add_method, n_frozen_layers, n_trained
-from metier.models.packing import PackReader
-from metier.models.terms import NewTokens, add_terms, read_terms
+from metier.field import Training, beside_field, save_trained, train_field, write_config
+from metier.models.device import chosen
+from metier.models.encoding import Encoder
+from metier.models.methods import n_trained
+from metier.models.terms import read_terms
 from metier.models.threads import Threads, fit_threads
 from metier.models.vocabulary import vocabulary
 from metier.origin import Origin, origin_of, reopen, require_same
+from metier.prepare import fingerprint, prepare
 from metier.progress import Progress, Silent
 from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
 from metier.runs import Json, RunFolder, default_folder, environment, write_json, write_jsonl, write_text
 from metier.settings import Settings, from_mapping, to_toml
-from metier.sources.examples import Example
-from metier.sources.general import own_texts, texts
+from metier.sources.general import texts
 from metier.sources.ledger import Ledger
-from metier.sources.mine import mined_tasks, mined_terms
+from metier.sources.mine import mined_terms
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines, left_out_files
 from metier.sources.split import Split, split_corpus
 from metier.training import parallel
 from metier.training.journal import Journal
-from metier.training.loop import Begun, Recipe, StepMetrics, Trained, train
-from metier.training.memory import try_longest_pack
-from metier.training.mix import Beside, achieved, mix_lines, mixed
+from metier.training.mix import mix_lines
 from metier.training.plan import Plan, read_plan
-from metier.training.probe import probe
-from metier.training.replay import replay_documents
-from metier.training.sharding import shard, sharded, whole_state
 from metier.training.stream import FIELD, Part, Step, field_documents, steps
 
 LOOKED_AT = 8  # steps
@@ -110,11 +93,11 @@ def adapt(
         say.say(line)
     begin(run, origin)
     with recorded(run, new=resume is None):
-        planned = parallel.from_first(read_plan(run)) or measure.make_plan(
+        planned = parallel.from_first(read_plan(run)) or planning.make_plan(
             subject.base, subject.reader, split, settings, started
         )
         parallel.require_documents(first_steps(subject, split, planned))
-        for line in measure.plan_lines(planned):
+        for line in planning.plan_lines(planned):
             say.say(line)
         write_beginning(run, origin, corpus, split, planned, threads)
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay)
@@ -179,60 +162,6 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
     return corpus, split
 
 
-def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
-    """Load the model, if it fits, and make trainable what the method trains; before training it computes what its base
-    does."""
-    keep_memory()
-    where = placement(settings.device, settings.method, settings.load_in_4bit)
-    method = (settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
-    free = where.free_bytes() or free_bytes()  # before the other ranks of this node take their own
-    with parallel.first_of_a_node_first():
-        sizes = sizes_of(empty_model(settings.model), *method)
-        if where.device.type == "cpu":
-            require_room(settings.model, sizes, settings.pack_tokens, free)
-        base = load_base(settings.model, where)
-    if not base.encoder.has_own_template:
-        say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
-    new = add_terms(base, settings.new_tokens) if settings.new_tokens else None
-    if new:
-        say.say(new_tokens_line(new))
-    reader = PackReader(add_method(base.model, *method, new.pieces if new else None))
-    for line in reader.slower_paths():
-        say.say(line)
-    if settings.sharding == "fsdp" and parallel.n_ranks() > 1:
-        shard(reader.model)
-    elif where.device.type == "cuda":
-        needed = training_memory(sizes, settings.pack_tokens, where.weight_bytes)
-        say.say(fit_layers(reader, settings, wants_recomputing(needed.total - needed.runtime, free)))
-    return Subject(base, reader, settings, run, say, new)
-
-
-def fit_layers(reader: PackReader, settings: Settings, tight: bool) -> str:
-    """Decoder layers as a GPU reads them best: compiled, or run again in the backward pass where memory is `tight`;
-    returns what a person is told."""
-    if tight:
-        recompute_layers(reader.inner)
-        return "memory is tight: the decoder layers run again in the backward pass instead of keeping what they made"
-    if not settings.compile:
-        return "the decoder layers run as they are (--no-compile)"
-    n_frozen = n_frozen_layers(reader.inner, settings.top_layers) if settings.top_layers else 0
-    reason = compile_layers(reader, n_frozen)
-    return f"the decoder layers cannot be compiled ({reason}): they run as they are" if reason else "layers compiled"
-
-
-def new_tokens_line(new: NewTokens) -> str:
-    """What becomes of the terms."""
-    known = f"; {len(new.known)} are single tokens already ({', '.join(new.known[:5])})" if new.known else ""
-    return f"{len(new.pieces)} terms become tokens, each from the mean of its pieces{known}"
-
-
-def fingerprint(subject: Subject, split: Split) -> Iterator[str]:
-    """What must be the same on all ranks."""
-    yield subject.base.sha256
-    for example in (*split.train, *split.select, *split.test):
-        yield from (example.id, example.prompt_text, example.learned_text)
-
-
 def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:
     """Those of the field without replay, to see whether every rank has something to do."""
     field = field_documents(split.train, subject.adapted_encoder.encode, subject.settings.seed)
@@ -265,156 +194,6 @@ def write_beginning(
     write_json(run.environment, environment())
     write_json(run.splits, split.as_json())
     write_json(run.ledger, corpus.ledger.as_json())
-
-
-def write_config(run: RunFolder, settings: Settings, planned: Plan, lr: float) -> None:
-    """The settings as they were resolved: with them the same run is made again, without looking for a rate."""
-    resolved = replace(settings, lr=lr, replay=planned.replay.share, threads=torch.get_num_threads())
-    write_text(run.config, to_toml(resolved))
-
-
-@dataclass(frozen=True)
-class Training:
-    """What training did; `probe` is the same held-out rows of the select half before and after."""
-
-    trained: Trained
-    probe: dict[str, float]
-    too_long: frozenset[str]  # rows whose prompt alone fills the window
-    mix: list[dict[str, Json]]
-    rate: Mapping[str, Any] | None = None  # how the learning rate was found, where it was looked for
-
-
-def beside_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer]) -> Beside:
-    """What is trained beside the field. replay: what the base wrote."""
-    settings = subject.settings
-    general = own_texts(settings.general).replayed if planned.replay.yours else ()
-    mined = mined_tasks(split.train) if settings.mined else ()
-    if settings.mined:
-        subject.say.say(f"{len(mined):,} tasks are mined from the plain texts")
-    return Beside(mined, general, replay_documents(subject.adapted_encoder, replay))
-
-
-def train_field(subject: Subject, split: Split, planned: Plan, beside: Beside, journal: Journal) -> Training:
-    """Train on the field and on what is beside it from where the journal stands, writing it as it goes.
-
-    Raises:
-        DataError: no row of the field has a supervised token.
-    """
-    encoder, reader, settings, say = subject.adapted_encoder, subject.reader, subject.settings, subject.say
-    too_long: set[str] = set()
-
-    def encode(example: Example) -> list[Encoded]:
-        documents = encoder.encode(example)
-        if not documents:
-            too_long.add(example.id)
-        return documents
-
-    def parts() -> list[Part]:
-        others = beside.documents(encoder.encode, settings.seed)
-        return mixed(split.train, encode, others, planned.shares(settings.mined), settings)
-
-    def stream() -> Iterator[Step]:
-        return steps(parts(), planned.step_tokens)
-
-    moved_on = measure.Probe(encoder, split.select)
-    if "nll_before" not in journal.notes:
-        journal.notes["nll_before"] = moved_on.nll_per_token(reader, settings.pack_tokens)
-    done = journal.n_tokens
-
-    def on_step(metrics: StepMetrics) -> None:
-        nonlocal done
-        done += metrics.tokens
-        say.advance(done, f"loss {metrics.loss:.3f}, {metrics.tokens_per_s:.0f} tokens/s")
-
-    try:
-        torch.manual_seed(settings.seed)  # the same start whatever was measured before
-        frozen = n_frozen_layers(reader.inner, settings.top_layers) if settings.top_layers and planned.epochs > 1 else 0
-        with sharded(reader.model), lower_outputs_kept(reader.inner, frozen):
-            pack_tokens = try_longest_pack(reader, stream(), planned.steps, settings.pack_tokens, say.say)
-            recipe = Recipe(planned.steps, planned.lr, pack_tokens)
-            with StopAfterStep(say.say) as stop:
-                should_stop = lambda: parallel.any_rank(stop.requested())  # noqa: E731
-                begun = find_rate(subject, split, planned, stream, recipe, journal, should_stop)
-                if begun and begun.done.interrupted:
-                    trained = begun.done  # no rate was chosen: a run that goes on tries them again
-                else:
-                    rate = journal.notes.get("lr_probe")
-                    recipe = replace(recipe, peak_lr=rate["chosen"]) if rate else recipe
-                    write_config(subject.run, settings, planned, recipe.peak_lr)
-                    done += begun.done.n_tokens if begun else 0
-                    say.begin("training", planned.train_tokens)
-                    trained = train(reader, stream, recipe, on_step, should_stop, say.say, journal, begun)
-    finally:
-        journal.close()
-        say.end()
-    require_trained(trained, settings, len(too_long))
-    nll_after = moved_on.nll_per_token(reader, settings.pack_tokens)
-    moved = {"n_rows": moved_on.n_rows, "nll_before": journal.notes["nll_before"], "nll_after": nll_after}
-    mix = achieved(parts(), trained.tokens_of_part)
-    return Training(trained, moved, frozenset(too_long), mix, journal.notes.get("lr_probe"))
-
-
-def require_trained(trained: Trained, settings: Settings, n_too_long: int) -> None:
-    if not trained.n_steps:
-        raise DataError(
-            f"{settings.data[0]} gives no supervised tokens: the prompts of {n_too_long} rows fill the model's "
-            "window; shorten them."
-        )
-
-
-def find_rate(
-    subject: Subject,
-    split: Split,
-    planned: Plan,
-    stream: Callable[[], Iterator[Step]],
-    recipe: Recipe,
-    journal: Journal,
-    should_stop: Callable[[], bool],
-) -> Begun | None:
-    """Try the planned learning rates on the first steps of `stream`, and note in the journal which one was chosen; None
-    where nothing is tried, or was before the checkpoint that the run goes on from."""
-    say = subject.say
-    judge = measure.probe_judge(subject, split.select) if planned.probe and journal.found is None else None
-    if not planned.probe or not judge:
-        return None
-    say.begin("trying learning rates", len(planned.probe.rates) * planned.probe.steps * planned.step_tokens)
-    done = 0
-
-    def on_step(metrics: StepMetrics) -> None:
-        nonlocal done
-        done += metrics.tokens
-        say.advance(done, f"{metrics.lr:.2g}: loss {metrics.loss:.3f}")
-
-    found = probe(subject.reader, stream, planned.probe, recipe, judge, on_step, should_stop, say.say)
-    if not found.begun.done.interrupted:
-        say.say(found.line())
-        journal.notes["lr_probe"] = found.as_json()
-    return found.begun
-
-
-def save_trained(subject: Subject) -> None:
-    """The adapter as PEFT writes it, or the whole model if all of it was trained, with the tokenizer and its template;
-    whole or not at all. It takes the place of what an interrupted run had left.
-
-    Raises:
-        RunError: the disk refuses.
-    """
-    if not this_rank().is_first:
-        return
-    folder = subject.run.model if subject.settings.method == "full" else subject.run.adapter
-    partial = folder.with_name(f"{folder.name}.tmp")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        options: dict[str, Any] = {"save_embedding_layers": False} if subject.new_tokens else {}
-        subject.reader.model.save_pretrained(partial, state_dict=whole_state(subject.reader.model), **options)
-        subject.adapted_encoder.tokenizer.save_pretrained(partial)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder} cannot be written ({error}): free some space and run again.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def settle(ledger: Ledger, split: Split, field: Training, before: Before, encoder: Encoder) -> None:

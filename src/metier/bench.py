@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from metier.errors import DataError
 from metier.evidence.conclude import peak_rss_bytes
-from metier.evidence.measure import measure_machine
+from metier.evidence.planning import measure_machine
 from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded
 from metier.models.fit import sizes_of, training_memory

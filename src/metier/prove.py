@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.errors import MetierError, ModelError
-from metier.evidence import conclude, measure
+from metier.evidence import conclude, measure, planning
 from metier.evidence.measure import Subject
 from metier.models.adapters import keep_memory, load_adapter
 from metier.models.device import chosen, placement
@@ -60,7 +60,7 @@ def prove(
     subject, proved = _load(settings, run, say, adapter, model)
     for line in proved.slower_paths():
         say.say(line)
-    sizes, speed = measure.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
+    sizes, speed = planning.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
     evidence = parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds))
     run.create()
