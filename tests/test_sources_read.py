@@ -292,7 +292,7 @@ def test_the_ledger_adds_up_to_the_byte_for_each_format(tmp_path, name):
 
 
 def test_the_room_is_imported_without_torch_transformers_or_pyarrow():
-    heavy = "{'torch', 'transformers', 'pyarrow', 'numpy'}"
+    heavy = "{'torch', 'transformers', 'pyarrow', 'scipy'}"
     code = f"import sys, metier.sources.read, metier.sources.split; print({heavy} & set(sys.modules))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "set()"
