@@ -32,7 +32,7 @@ from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.examples import Example
 from metier.sources.ledger import Ledger
 from metier.sources.read import Corpus, ReadOptions, read_corpus
-from metier.sources.shown import found_lines
+from metier.sources.shown import found_lines, removed_lines
 from metier.sources.split import Split, split_corpus
 from metier.training import parallel
 from metier.training.journal import Journal
@@ -99,6 +99,7 @@ def adapt(
             say.say(line)
         write_beginning(run, origin, corpus, split, planned)
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay_requests)
+        leaks = measure.leaks_of(subject, split, before.replay)
         journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
         field = train_field(subject, split, planned, before.replay, journal)
         save_trained(subject)
@@ -111,7 +112,7 @@ def adapt(
         after = measure.adapted_arm(subject, subject.reader, before)
         results = {
             "schema": conclude.SCHEMA,
-            **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
+            **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting, leaks),
             "model": conclude.model_facts(
                 subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
             ),
@@ -133,8 +134,10 @@ def require_nothing_beside(resume: str | Path, given: Sequence[object]) -> None:
 
 
 def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
-    corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows))
+    corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows, privacy=settings.privacy))
     for line in (line for found in corpus.formats for line in found_lines(found)):
+        say.say(line)
+    for line in removed_lines(corpus):
         say.say(line)
     split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)
     if not split.train:

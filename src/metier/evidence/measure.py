@@ -24,7 +24,9 @@ from metier.settings import Settings, learning_rate
 from metier.sources import general
 from metier.sources.examples import Example
 from metier.sources.general import Request
+from metier.sources.leaks import Leaks, find_leaks
 from metier.sources.ledger import Ledger
+from metier.sources.shown import leak_lines
 from metier.sources.split import Split, Unit
 from metier.sources.wheels import cache_folder
 from metier.training import parallel
@@ -164,6 +166,21 @@ def base_arm(
     if items.field:
         say.say(detectable_line(kept.arm, unit, foretold))
     return Before(items, kept.arm, replay, requests, shown, kept.samples, foretold, kept.seconds, kept.preferences)
+
+
+def leaks_of(subject: Subject, split: Split, replay: Sequence[Answer]) -> Leaks:
+    """What of the measured text is trained on; said before the time is spent."""
+    settings = subject.settings
+    found = find_leaks(
+        split.train,
+        (*split.select, *split.test),
+        [(answer.request, answer.answer) for answer in replay],
+        general.own_texts(settings.general),
+        settings.benchmark,
+    )
+    for line in leak_lines(found, split.unit):
+        subject.say.say(line)
+    return found
 
 
 def _score_base(

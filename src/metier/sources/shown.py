@@ -1,7 +1,8 @@
 """How a person is shown what was read: an example as text, and what was detected in a file with its first rows."""
 
 from metier.sources.examples import Example
-from metier.sources.read import FormatFound
+from metier.sources.leaks import Leaks
+from metier.sources.read import Corpus, FormatFound
 
 TURN_CHARACTERS = 70
 LINE_CHARACTERS = 160
@@ -33,6 +34,43 @@ def found_lines(found: FormatFound) -> list[str]:
     kind = "text" if found.format == "text file" else found.format
     first = f"{found.source}: {found.rows:,} {'row' if found.rows == 1 else 'rows'} of {kind}"
     return [first + (f" (fields: {fields})" if fields else ""), *(f"    {in_one_line(e)}" for e in found.shown)]
+
+
+def removed_lines(corpus: Corpus) -> list[str]:
+    """What cleaning left out or found, one line for each kind; nothing where there is nothing."""
+    found, lines = corpus.findings, []
+    if found.near:
+        name, (first, share) = next(iter(found.near.items()))
+        lines.append(f"{_counted(len(found.near), 'near-duplicate')} left out: {name} repeats {share:.0%} of {first}")
+    if found.lines:
+        line, n = next(iter(found.lines.items()))
+        lines.append(f"{_counted(len(found.lines), 'boilerplate line')} left out: in {n} texts {_cut(line, 60)!r}")
+    if found.private:
+        dropped = {entry["where"] for entry in corpus.ledger.removed if entry["bucket"] == "private"}
+        kept = len(found.private.keys() - dropped)
+        done = "learned as they are: --privacy mask or drop" if kept else "masked or left out"
+        lines.append(f"{_counted(len(found.private), 'row')} with identifiers, {done} ({next(iter(found.private))})")
+    return lines
+
+
+def leak_lines(leaks: Leaks, unit: str) -> list[str]:
+    """What leaks, one line for each kind, with the first of it and what follows."""
+    kinds = (
+        (leaks.held_out, f"held-out {unit}s", "they are left out of the gain"),
+        (leaks.general, "items of general text and questions", "nothing is claimed of their slices"),
+        (leaks.replay, "items of general text and questions", "they are in the replay: nothing is claimed of them"),
+        (leaks.benchmarks, "rows of the benchmark", "a score on it is no evidence"),
+    )
+    return [
+        f"leak: {len(found)} {what} stand in training text, {found[0].id} in {found[0].where} "
+        f"({found[0].share:.0%} of its words); {therefore}"
+        for found, what, therefore in kinds
+        if found
+    ]
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _cut(text: str, n_characters: int) -> str:
