@@ -28,7 +28,7 @@ def read(files: Files, fields: dict[str, str], skip_bad_rows: SkipBadRows = Fals
         complain("left out " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in left_out.items()) + ".")
 
 
-@takes(settings=("held_out", "seed"), row_fields=True)
+@takes(settings=("held_out", "seed", "privacy", "benchmark"), row_fields=True)
 def check(data: Data, settings: dict[str, Any], fields: dict[str, str], as_json: AsJson = False) -> None:
     """Say what is in the data, what is wrong with it, and what it could prove; no model is loaded."""
     from metier.check import check as check_it
@@ -37,9 +37,9 @@ def check(data: Data, settings: dict[str, Any], fields: dict[str, str], as_json:
     if as_json:
         write_json(found)
     else:
-        for part in (_files(found), *_formats(found), _counts(found), _power(found), _warnings(found)):
+        write(found["sentence"] + "\n")
+        for part in (_warnings(found), _counts(found), *_formats(found), _files(found)):
             write(part + "\n")
-        write(found["sentence"])
 
 
 def _files(found: dict[str, Any]) -> str:
@@ -53,25 +53,24 @@ def _formats(found: dict[str, Any]) -> list[str]:
 
 
 def _counts(found: dict[str, Any]) -> str:
-    rows, documents, tokens = found["rows"], found["documents"], found["tokens"]
+    rows, documents, tokens, power = found["rows"], found["documents"], found["tokens"], found["power"]
     share = documents["largest_share"]
     largest = f"{share:.0%}" if share >= 0.01 else "under 1%"
-    left_out = ", ".join(f"{rows[name]:,} {name.replace('_', ' ')}" for name in ("duplicate", "too_short", "rejected"))
+    names = ("duplicate", "near_duplicate", "private", "too_short", "rejected")
+    left_out = ", ".join(f"{rows[name]:,} {name.replace('_', ' ')}" for name in names if rows[name])
+    smallest = f"; they could show a gain of about {power['detectable']:.0%} or more" if power["detectable"] else ""
+    words = ", ".join(term["term"] for term in found["jargon"][:12])
     return "\n".join(
         (
-            f"rows       {rows['total']:,}: {found['examples']:,} to learn from; {left_out}",
+            f"rows       {rows['total']:,}: {found['examples']:,} to learn from; left out: {left_out or 'none'}",
             f"documents  {documents['total']:,}; the largest holds {largest} of the text",
             f"tokens     about {tokens['learned']:,} learned and {tokens['prompt']:,} read as questions "
             f"({tokens['characters_per_token']} characters each)",
+            f"held out   {power['held_out']:,} {power['unit']}s, {power['test']:,} of them for the verdict, "
+            f"which needs {power['needed']}{smallest}",
+            f"language   {found['language']['main'] or 'too little text to tell'}",
+            f"jargon     {words or 'none found'}",
         )
-    )
-
-
-def _power(found: dict[str, Any]) -> str:
-    power = found["power"]
-    return (
-        f"held out   {power['held_out']:,} {power['unit']}s, {power['test']:,} of them for the verdict, "
-        f"which needs {power['needed']}"
     )
 
 

@@ -30,9 +30,7 @@ NOT_MEASURED = {
 }
 
 
-def verdict_part(
-    before: Before, after: After, unit: Unit, margin: float, leaks: Leaks | None = None
-) -> dict[str, Any]:
+def verdict_part(before: Before, after: After, unit: Unit, margin: float, leaks: Leaks | None = None) -> dict[str, Any]:
     """gain, retention, preferences where there are any, leaks, samples and the verdict on them; the verdict alone when
     nothing was measured.
 

@@ -165,9 +165,7 @@ def find_leaks(
         [text for pair in replay for text in pair], [f"replay of {request!r}" for request, _ in replay for _ in "qa"]
     )
     measured = {"held_out": len(held_out), "general": len(pack), "replay": len(pack), "benchmarks": len(rows)}
-    return Leaks(
-        field_index.leaks(), general_index.leaks(), replay_index.leaks(), benchmark_index.leaks(), measured
-    )
+    return Leaks(field_index.leaks(), general_index.leaks(), replay_index.leaks(), benchmark_index.leaks(), measured)
 
 
 def general_items() -> list[Measured]:

@@ -166,9 +166,7 @@ class Ledger:
             masks = min(of_masks, text_bytes)
             of_masks -= masks
             n_bytes = text_bytes - masks
-            self._accounts[section_id] = replace(
-                left, raw_bytes=left.raw_bytes + n_bytes, learned_bytes=n_bytes
-            )
+            self._accounts[section_id] = replace(left, raw_bytes=left.raw_bytes + n_bytes, learned_bytes=n_bytes)
             left = replace(left, raw_bytes=0, boilerplate_bytes=0, private_bytes=0)
 
     def settle(

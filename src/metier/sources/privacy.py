@@ -32,7 +32,9 @@ PHONE_WORD = re.compile(
     re.IGNORECASE,
 )
 INTERNATIONAL = re.compile(r"(?<![\w+.])(?:\+|00)[1-9]\d{0,2}(?:[ .\-/]?\(?\d{1,5}\)?){2,6}(?!\w|[.,]\d)")
-AMERICAN = re.compile(r"(?<![\w.\-/])(?:1[ .\-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d([.\-]))[2-9]\d\d[.\-]\d{4}(?![\w\-]|\.\d)")
+AMERICAN = re.compile(
+    r"(?<![\w.\-/])(?:1[ .\-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d([.\-]))[2-9]\d\d[.\-]\d{4}(?![\w\-]|\.\d)"
+)
 NATIONAL = re.compile(r"(?<![\w.\-/])\(?\d{2,5}\)?(?:[ .\-/]?\d{2,6}){1,5}(?!\w|[.,]\d)")
 
 
@@ -63,7 +65,9 @@ def _national(shape: str, check: str, word: str = "") -> NationalId:
 NATIONAL_IDS = (
     _national(r"\d{3}-\d\d-\d{4}", "us.ssn"),
     _national(r"\d{3}[ \-]?\d{3}[ \-]?\d{4}", "gb.nhs", "nhs"),
-    _national(r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]", ""),  # UK National Insurance, no checksum
+    _national(
+        r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]", ""
+    ),  # UK National Insurance, no checksum
     _national(r"\d{8}-?[A-HJ-NP-TV-Z]", "es.dni"),
     _national(r"[XYZ]-?\d{7}-?[A-HJ-NP-TV-Z]", "es.nie"),
     _national(r"[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]", "it.codicefiscale"),

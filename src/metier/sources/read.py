@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from metier.errors import DataError
-from metier.sources.documents import LONG_ANSWER, digest, merged_documents
+from metier.settings import Settings
 from metier.sources.clean import Findings, clean
+from metier.sources.documents import LONG_ANSWER, digest, merged_documents
 from metier.sources.examples import Draft, Example
 from metier.sources.find import TEXT_SUFFIXES, Source, find_sources
 from metier.sources.ledger import FileRead, Ledger
 from metier.sources.records import BadRecord, Record, Records, read_csv, read_hub, read_json, read_jsonl, read_parquet
 from metier.sources.rows import NAMEABLE, BadRowError, Layout, find_layout, parse_row
-from metier.settings import Settings
 from metier.sources.text import BYTE_ORDER_MARK, clean_text, decode
 
 MIN_CHARACTERS = 20
