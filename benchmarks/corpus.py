@@ -2,7 +2,7 @@
 
     python benchmarks/corpus.py [--documents 1000000] [--library rensa datasketch]
 
-The set is written to a temporary folder: words by Zipf's law, 5 % near-duplicates (one word in forty changed), 1 % exact
+The set is written to a temporary folder: words by Zipf's law, 5 % near-duplicates (one word in sixty changed), 1 % exact
 duplicates, a notice in every third text, an e-mail address in 1 %. Each part runs in a process of its own, so that its
 peak memory is its own. The libraries (pip install rensa datasketch) make MinHash signatures of as many permutations and
 query an index of as many bands, over the same files; `--sample` bounds what is given to the slow ones.
@@ -26,7 +26,7 @@ from metier.sources.read import read_corpus
 from metier.sources.split import split_corpus
 
 FILE_DOCUMENTS = 10_000
-WORDS_EACH = 165
+WORDS_EACH = 132
 NOTICE = "This notice stands at the end of many of these texts and says nothing."
 
 
@@ -48,7 +48,7 @@ def write_set(folder: Path, n_documents: int, seed: int = 0) -> int:
             if kind < 0.06 and earlier:
                 words = earlier[random.integers(len(earlier))].copy()
                 if kind >= 0.01:
-                    words[random.integers(0, WORDS_EACH, WORDS_EACH // 40)] = random.integers(len(vocabulary))
+                    words[random.integers(0, WORDS_EACH, WORDS_EACH // 60)] = random.integers(len(vocabulary))
             elif len(earlier) < 50_000:
                 earlier.append(words)
             text = ". ".join(" ".join(vocabulary[part]) for part in np.split(words, 11)) + "."

@@ -73,16 +73,7 @@ def test_bad_rows_are_counted_and_listed_when_they_are_to_be_skipped(tmp_path):
     corpus = read_corpus([str(path)], ReadOptions(skip_bad_rows=True))
     account = corpus.ledger.as_json()
     assert [example.id for example in corpus.examples] == ["a.jsonl:1"]
-    assert account["rows"] == {
-        "total": 4,
-        "read": 1,
-        "duplicate": 0,
-        "too_short": 0,
-        "cut": 0,
-        "held_out": 0,
-        "trained": 0,
-        "rejected": 3,
-    }
+    assert {bucket: n for bucket, n in account["rows"].items() if n} == {"total": 4, "read": 1, "rejected": 3}
     assert account["bytes"]["rejected"] == len("\n".join(bad))
     assert [entry["where"] for entry in account["rejected"]] == ["a.jsonl:2", "a.jsonl:3", "a.jsonl:4"]
     assert account["rejected"][1]["why"] == "has an empty answer"

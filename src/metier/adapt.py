@@ -134,7 +134,10 @@ def require_nothing_beside(resume: str | Path, given: Sequence[object]) -> None:
 
 
 def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
-    corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows, privacy=settings.privacy))
+    corpus = read_corpus(
+        settings.data,
+        ReadOptions(settings.fields, settings.skip_bad_rows, privacy=settings.privacy, select=settings.select),
+    )
     for line in (line for found in corpus.formats for line in found_lines(found)):
         say.say(line)
     for line in removed_lines(corpus):

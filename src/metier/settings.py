@@ -42,6 +42,7 @@ class Settings:
     max_epochs: int = _setting(4, "passes over the training rows, at most")
     benchmark: tuple[str, ...] = _setting((), "texts or questions of a benchmark, to see whether the data repeats them")
     privacy: str = _setting("report", "identifiers in the texts (e-mail, phone, cards, keys, …): report, mask or drop")
+    select: float = _setting(1.0, "share of the rows to learn from, those closest to the field first (1: all)")
     held_out: float = _setting(0.1, "share of the documents held out, half to choose on and half to test on")
     evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
@@ -77,6 +78,7 @@ class Settings:
                 "--sharding fsdp is for --method lora on all layers: leave one of them out.",
             ),
             (self.evidence in {"none", "quick", "full"}, f"--evidence {self.evidence}: choose none, quick or full."),
+            (0 < self.select <= 1, f"--select {self.select:g}: give a share above 0, up to 1."),
             (self.privacy in PRIVACY, f"--privacy {self.privacy}: choose report, mask or drop."),
             (self.step_tokens >= self.pack_tokens > 0, "--step-tokens must not be smaller than --pack-tokens."),
             (self.r > 0 and self.alpha > 0, "--r and --alpha must be positive."),

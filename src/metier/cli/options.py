@@ -14,7 +14,7 @@ Command = Callable[..., None]
 
 EVIDENCE = ("minutes", "evidence", "budget_forgetting", "general", "seed", "threads", "rank_timeout")
 PANELS = {
-    "Data": ("privacy", "benchmark"),
+    "Data": ("privacy", "select", "benchmark"),
     "Plan": ("minutes", "tokens", "evidence", "held_out", "budget_forgetting", "general"),
     "Training": ("method", "top_layers", "r", "alpha", "lr", "replay", "max_epochs", "step_tokens", "pack_tokens"),
     "Machine": ("seed", "threads", "checkpoint_s", "sharding", "rank_timeout"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from metier.sources import boilerplate
+from metier.sources.closeness import closeness
 from metier.sources.documents import LONG_ANSWER
 from metier.sources.duplicates import Near, NearDuplicates
 from metier.sources.examples import Draft, Example, Message
@@ -30,16 +31,18 @@ class Findings:
 
 
 def clean(
-    drafts: Sequence[Draft], ledger: Ledger, privacy: str = "report", min_characters: int = 1
+    drafts: Sequence[Draft], ledger: Ledger, privacy: str = "report", min_characters: int = 1, select: float = 1.0
 ) -> tuple[list[Draft], Findings]:
     """Remove what is to be removed, and say what was found.
 
     privacy         report: identifiers are counted; mask: each is replaced by <KIND_n>; drop: their rows are left out
     min_characters  a plain text that is shorter without its boilerplate is left out
+    select          the share of the rows that stay, the closest to the field first
     """
     findings = Findings()
     kept = _without_boilerplate(drafts, ledger, min_characters, findings)
     kept = _without_near_duplicates(kept, ledger, findings)
+    kept = _closest(kept, ledger, select) if select < 1 else kept
     return _private(kept, ledger, privacy, findings), findings
 
 
@@ -105,6 +108,15 @@ def _drop_near(example: Example, first: Example, near: Near, ledger: Ledger, fin
 def _tie(number: int) -> bytes:
     """What joins a row to those that repeat it, as a shared prompt would."""
     return blake2b(b"near\0%d" % number, digest_size=16).digest()
+
+
+def _closest(drafts: list[Draft], ledger: Ledger, share: float) -> list[Draft]:
+    weights = closeness([draft.example.learned_text for draft in drafts])
+    chosen = set((-weights).argsort(kind="stable")[: max(1, round(share * len(drafts)))].tolist())
+    for i, draft in enumerate(drafts):
+        if i not in chosen:
+            ledger.drop(draft.example.id, "not_selected", f"weighs {weights[i]:.2f} bits a word for the field")
+    return [draft for i, draft in enumerate(drafts) if i in chosen]
 
 
 def _private(drafts: list[Draft], ledger: Ledger, privacy: str, findings: Findings) -> list[Draft]:

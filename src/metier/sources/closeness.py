@@ -1,4 +1,5 @@
-"""How close each text is to the field: the importance weight of its hashed words and word pairs (DSIR, Xie et al. 2023).
+"""How close each text is to the field: the importance weight of its hashed words and word pairs (DSIR, Xie et al.
+2023).
 
 The field is what all texts together look like, and general language is the general pack. The weight of a text is the
 mean over its features of log p(feature | field) - log p(feature | general), in bits.
@@ -9,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.sources import general
 from metier.sources.shingles import Runs, batches, runs_of, words_of
 
 BUCKETS = 1 << 14
@@ -18,6 +18,8 @@ SMOOTHING = 1.0  # added to every bucket of both
 
 def closeness(texts: Sequence[str]) -> NDArray[np.float64]:
     """(texts,) weights in bits; 0 for a text without words."""
+    from metier.sources import general  # which reads texts, and reading may select them by this
+
     field, background = _counts(texts), _counts([text.text for text in general.texts()])
     weights = np.log2(field / field.sum()) - np.log2(background / background.sum())
     found = [

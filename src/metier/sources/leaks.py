@@ -178,8 +178,8 @@ def general_items() -> list[Measured]:
 
 
 def benchmark_items(path: str) -> list[Measured]:
-    """Every row of a .jsonl, .json, .csv, .tsv or .parquet file with all of its questions and longer texts, whatever its
-    fields are called; a text file is one.
+    """Every row of a .jsonl, .json, .csv, .tsv or .parquet file with all of its questions and longer texts, whatever
+    its fields are called; a text file is one.
 
     Raises:
         DataError: there is no such file, or it cannot be read.

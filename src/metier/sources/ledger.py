@@ -20,6 +20,7 @@ Bucket = Literal[
     "duplicate",
     "near_duplicate",
     "private",
+    "not_selected",
     "too_short",
     "cut",
     "held_out",
@@ -27,7 +28,7 @@ Bucket = Literal[
     "trained",
     "rejected",
 ]
-Dropped = Literal["duplicate", "near_duplicate", "private", "too_short"]
+Dropped = Literal["duplicate", "near_duplicate", "private", "not_selected", "too_short"]
 BYTE_BUCKETS: tuple[Bucket, ...] = (
     "read",
     "cleaned",
@@ -35,6 +36,7 @@ BYTE_BUCKETS: tuple[Bucket, ...] = (
     "duplicate",
     "near_duplicate",
     "private",
+    "not_selected",
     "too_short",
     "cut",
     "held_out",
@@ -47,6 +49,7 @@ ROW_BUCKETS: tuple[Bucket, ...] = (
     "duplicate",
     "near_duplicate",
     "private",
+    "not_selected",
     "too_short",
     "cut",
     "held_out",

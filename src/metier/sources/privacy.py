@@ -49,8 +49,8 @@ class Identifier:
 
 @dataclass(frozen=True)
 class NationalId:
-    """How one country's number is written, the library's check of it, and the word that must stand before a number whose
-    shape says too little."""
+    """How one country's number is written, the library's check of it, and the word that must stand before a number
+    whose shape says too little."""
 
     shape: re.Pattern[str]
     check: str
@@ -148,7 +148,7 @@ def _keys(text: str) -> Iterator[Identifier]:
         if literal in text:
             for match in shape.finditer(text):
                 yield Identifier("key", *match.span())
-    for match in SECRET.finditer(text):
+    for match in SECRET.finditer(text) if "=" in text or ":" in text else ():
         before = text[max(0, match.start() - BEFORE) : match.start()]
         if SECRET_WORD.search(before) and _looks_random(match["secret"]):
             yield Identifier("key", *match.span("secret"))

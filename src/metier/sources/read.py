@@ -27,12 +27,14 @@ class ReadOptions:
     skip_bad_rows   count bad rows and files as rejected, and go on
     min_characters  a plain text shorter than this is left out
     privacy         what becomes of identifiers: report, mask or drop
+    select          the share of the rows that stay, the closest to the field first
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
     skip_bad_rows: bool = False
     min_characters: int = MIN_CHARACTERS
     privacy: str = Settings.privacy
+    select: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def read_corpus(paths: Sequence[str], options: ReadOptions | None = None) -> Cor
         drafts += _with_group(found.drafts, source.name if n_row_files > 1 else "")
         formats += found.formats
     kept = _without_short_and_repeated(drafts, options.min_characters, ledger)
-    kept, findings = clean(kept, ledger, options.privacy, options.min_characters)
+    kept, findings = clean(kept, ledger, options.privacy, options.min_characters, options.select)
     if not kept:
         counts = ", ".join(f"{n} {bucket.replace('_', ' ')}" for bucket, n in ledger.rows_by_bucket().items() if n)
         first = f"; first of all {ledger.rejected[0]['where']}: {ledger.rejected[0]['why']}" if ledger.rejected else ""
