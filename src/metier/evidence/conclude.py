@@ -57,8 +57,9 @@ def verdict_part(before: Before, after: After, unit: Unit, margin: float, leaks:
         after.adapted.answers,
         text_margin=margin,
     )
-    general_items = {e.id for e in (*before.items.texts, *before.items.requests, *before.items.choices)}
-    retained = withhold(retained, leaks, general_items)
+    items = before.items
+    measured = {*(e.id for e in items.texts), *(r.id for r in items.requests), *(c.id for c in items.choices)}
+    retained = withhold(retained, leaks, measured)
     verdict = decide(gained, retained, unit)
     return {
         "verdict": {**verdict, "reasons": [*leak_reasons(leaks, n_leaked), *verdict["reasons"]]},

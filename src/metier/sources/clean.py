@@ -128,8 +128,8 @@ def _private(drafts: list[Draft], ledger: Ledger, privacy: str, findings: Findin
         if not found:
             kept.append(draft)
             continue
-        counts = Counter(one.kind for part in found.values() for one in part)
-        findings.private[example.id] = dict(counts)
+        counts: Counter[str] = Counter(one.kind for part in found.values() for one in part)
+        findings.private[example.id] = {**counts}
         said = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items())
         if privacy == "drop":
             ledger.drop(example.id, "private", f"holds {said}")

@@ -33,7 +33,7 @@ def terms(examples: Sequence[Example], language: str) -> list[dict[str, Any]]:
     reference = get_frequency_dict(language)
     counts, documents = _count(examples)
     total = counts.total()
-    found = []
+    found: list[dict[str, Any]] = []
     for word, n in counts.items():
         if documents[word] < MIN_DOCUMENTS:
             continue
