@@ -3,9 +3,9 @@
     python benchmarks/corpus.py [--documents 1000000] [--library rensa datasketch]
 
 The set is written to a temporary folder: words by Zipf's law, 5 % near-duplicates (one word in sixty changed), 1 %
-exact duplicates, a notice in every third text, an e-mail address in 1 %. Each part runs in a process of its own, so that its
-peak memory is its own. The libraries (pip install rensa datasketch) make MinHash signatures of as many permutations and
-query an index of as many bands, over the same files; `--sample` bounds what is given to the slow ones.
+exact duplicates, a notice in every third text, an e-mail address in 1 %. Each part runs in a process of its own, so
+that its peak memory is its own. The libraries (pip install rensa datasketch) make MinHash signatures of as
+many permutations and query an index of as many bands, over the same files; `--sample` bounds what is given to them.
 """
 
 import argparse

@@ -6,6 +6,7 @@ import pytest
 
 from command_line import metier, valves, write_rows
 from metier.sources import general
+from tiny import save_tiny
 
 
 def check(*arguments: str | Path) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def test_leaks_and_identifiers_are_serious_and_come_before_what_is_minor(tmp_pat
     data = write_rows(tmp_path / "v.jsonl", [*valves(100), *odd])
     found = check(data)
     assert [w["severity"] for w in found["warnings"]] == ["serious", "serious"]
-    assert "1 items of general text and questions stand in training text" in found["warnings"][0]["problem"]
+    assert "2 items of general text and questions stand in training text" in found["warnings"][0]["problem"]
     assert "1 rows hold identifiers (email; first: v.jsonl:102)" in found["warnings"][1]["problem"]
     assert found["privacy"]["identifiers"] == {"email": 1}
     assert check(data, "--privacy", "drop")["rows"]["private"] == 1
@@ -136,3 +137,15 @@ def test_check_of_nothing_readable_is_one_line_and_exit_code_2(tmp_path: Path) -
     (tmp_path / "v.jsonl").write_bytes(b"\x00\x01\xff")
     shown = metier("check", tmp_path / "v.jsonl", "--json")
     assert (shown.code, shown.out, shown.err.count("\n")) == (2, "", 1)
+
+
+def test_with_a_model_three_rows_are_shown_as_it_sees_them_and_damaged_ones_surprise_it(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model")
+    rows = [{"text": f"The valve {n} closes at {n} bar, and the pump starts again after it. " * 4} for n in range(30)]
+    rows.append({"text": "".join(chr(0x3B1 + 7 * n % 24) for n in range(400))})
+    found = check(write_rows(tmp_path / "t.jsonl", rows), "--model", str(model))
+    assert len(found["read"]["shown"]) == 3
+    assert all(row.count("«") == row.count("»") == 1 for row in found["read"]["shown"])
+    assert found["read"]["never_end"] == 0
+    tails = found["read"]["surprise"]
+    assert "t.jsonl:31" in {row["id"] for row in tails["low"] + tails["high"]}

@@ -14,8 +14,8 @@ from shared import texts_of
 
 PROSE = (
     "The committee met on a cold morning to hear what the engineers had found under the bridge. Nobody had expected "
-    "much, but the drawings on the table told another story: water had worked its way behind the stones for years, and the "
-    "arch that carried the road was held by little more than habit and good mortar."
+    "much, but the drawings on the table told another story: water had worked its way behind the stones for "
+    "years, and the arch that carried the road was held by little more than habit and good mortar."
 )
 
 
@@ -67,7 +67,8 @@ def test_answers_that_stop_within_a_sentence_are_found_where_most_do_not():
 def test_texts_in_another_language_than_most_are_listed():
     german = (
         "Die Kommission trat an einem kalten Morgen zusammen, um zu hören, was die Ingenieure unter der Brücke "
-        "gefunden hatten. Niemand hatte viel erwartet, aber die Zeichnungen auf dem Tisch erzählten eine andere Geschichte."
+        "gefunden hatten. Niemand hatte viel erwartet, aber die Zeichnungen auf dem Tisch erzählten "
+        "eine andere Geschichte."
     )
     found = languages([*((f"t{n}", PROSE) for n in range(9)), ("g", german), ("short", "Ja.")])
     assert (found["main"], found["looked_at"], found["texts"]) == ("en", 10, {"en": 9, "de": 1})

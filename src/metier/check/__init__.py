@@ -1,4 +1,4 @@
-"""What is in the data, what is wrong with it, and what it could prove; without loading a model."""
+"""What is in the data, what is wrong with it, and what it could prove; without loading a model unless one is named."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ from metier.check import advice, facts
 from metier.errors import DataError
 from metier.settings import Settings
 from metier.sources import quality
+from metier.sources.examples import Example
 from metier.sources.language import languages
 from metier.sources.read import ReadOptions, read_corpus
 from metier.sources.shown import found_lines
@@ -26,10 +27,13 @@ def check(
     seed: int = Settings.seed,
     privacy: str = Settings.privacy,
     benchmark: Sequence[str] = Settings.benchmark,
+    model: str = "",
 ) -> dict[str, Any]:
     """Read everything, bad rows counted, and return plain values: files, formats, rows, bytes, duplicates, leaks,
     privacy, language, quality, jargon, documents, tokens (estimated by characters), power (what would be held out, and
     the smallest gain that it could show), warnings (worst first) and one sentence.
+
+    model: a base model that reads 64 rows as well (read: how it sees them, and which surprise it); none without it
 
     Raises:
         DataError: nothing at all can be read, or a field that is named is not there.
@@ -42,7 +46,6 @@ def check(
         stops = str(error)
         corpus = read_corpus(data, ReadOptions(wanted, skip_bad_rows=True, privacy=privacy))
     ledger = corpus.ledger.as_json()
-    documents = facts.documents(corpus.examples)
     split, why = facts.split(corpus, seed, held_out)
     found_leaks = facts.leaks(split, benchmark)
     power = facts.power(split, why)
@@ -52,17 +55,8 @@ def check(
         "answers": facts.answers([e for e in corpus.examples if e.is_chat]),
         "closeness": facts.distances(corpus.examples),
     }
-    warnings = [
-        *([advice.warning("stops", *advice.problem_and_remedy(stops))] if stops else []),
-        *advice.about_power(power),
-        *advice.about_leaks(found_leaks, split.unit if split else "document"),
-        *advice.about_privacy(corpus, privacy),
-        *advice.about_rows(ledger["rows"], documents, corpus),
-        *advice.about_answers([example for example in corpus.examples if example.is_chat], judged["answers"]),
-        *advice.about_texts(judged, language),
-    ]
-    warnings.sort(key=lambda warning: advice.SEVERITIES.index(warning["severity"]))
-    return {
+    read = _read(model, corpus.examples, seed)
+    found = {
         "files": ledger["files"],
         "formats": [_shown(*found_lines(found)) for found in corpus.formats],
         "rows": ledger["rows"],
@@ -75,12 +69,36 @@ def check(
         "language": language,
         "quality": judged,
         "jargon": terms(corpus.examples, language["main"]),
-        "documents": documents,
+        "documents": facts.documents(corpus.examples),
         "tokens": facts.tokens(corpus.examples),
         "power": power,
-        "warnings": warnings,
-        "sentence": SENTENCES[warnings[0]["severity"] if warnings else "minor"],
+        **({"read": read} if read else {}),
     }
+    warnings = [
+        *([advice.warning("stops", *advice.problem_and_remedy(stops))] if stops else []),
+        *advice.about_power(power),
+        *advice.about_leaks(found_leaks, power["unit"]),
+        *advice.about_privacy(corpus, privacy),
+        *advice.about_rows(ledger["rows"], found["documents"], corpus),
+        *advice.about_answers([example for example in corpus.examples if example.is_chat], judged["answers"]),
+        *advice.about_texts(judged, language),
+        *(advice.about_reading(read) if read else []),
+    ]
+    return {**found, **_judged(warnings)}
+
+
+def _judged(warnings: list[dict[str, Any]]) -> dict[str, Any]:
+    """The warnings, worst first, and what they come to."""
+    warnings.sort(key=lambda warning: advice.SEVERITIES.index(warning["severity"]))
+    return {"warnings": warnings, "sentence": SENTENCES[warnings[0]["severity"] if warnings else "minor"]}
+
+
+def _read(model: str, examples: Sequence[Example], seed: int) -> dict[str, Any]:
+    if not model:
+        return {}
+    from metier.check.read import read_by_model  # torch
+
+    return read_by_model(model, examples, seed)
 
 
 def _shown(found: str, *rows: str) -> dict[str, Any]:

@@ -127,3 +127,17 @@ def about_texts(judged: Mapping[str, Any], language: Mapping[str, Any]) -> Itera
         )
         many = language["others"] > MANY_FLAGGED * language["looked_at"]
         yield warning("serious" if many else "minor", problem, "leave them out, unless the model is to learn both")
+
+
+def about_reading(read: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    if read["never_end"]:
+        problem = f"{read['never_end']} of the rows looked at do not end with a token that {read['model']} ends at"
+        yield warning("serious", problem, "mend the model's chat template, or its answers never end")
+    for tail, means in (
+        ("high", "surprise the model far more than the rest, as damaged text does"),
+        ("low", "surprise the model far less than the rest: it has nothing to learn from them"),
+    ):
+        if found := read["surprise"][tail]:
+            first = f"first: {found[0]['id']}, {found[0]['bits_per_byte']} bits per byte"
+            problem = f"{len(found)} of {read['surprise']['looked_at']} rows {means} ({first})"
+            yield warning("minor", problem, "look at them; they are learned as they are")

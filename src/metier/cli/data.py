@@ -8,6 +8,15 @@ import typer
 from metier.cli.options import AsJson, Data, SkipBadRows, takes
 from metier.cli.terminal import complain, table, write, write_json
 
+ByModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="let this base model read 64 rows: how it sees them, which surprise it",
+        show_default=False,
+    ),
+]
 Files = Annotated[list[str], typer.Argument(metavar="FILE", help="files, folders or pack:NAME", show_default=False)]
 
 
@@ -29,16 +38,18 @@ def read(files: Files, fields: dict[str, str], skip_bad_rows: SkipBadRows = Fals
 
 
 @takes(settings=("held_out", "seed", "privacy", "benchmark"), row_fields=True)
-def check(data: Data, settings: dict[str, Any], fields: dict[str, str], as_json: AsJson = False) -> None:
-    """Say what is in the data, what is wrong with it, and what it could prove; no model is loaded."""
+def check(
+    data: Data, settings: dict[str, Any], fields: dict[str, str], model: ByModel = "", as_json: AsJson = False
+) -> None:
+    """Say what is in the data, what is wrong with it, and what it could prove; no model is loaded unless named."""
     from metier.check import check as check_it
 
-    found = check_it(*data, fields=fields, **settings)
+    found = check_it(*data, fields=fields, model=model, **settings)
     if as_json:
         write_json(found)
     else:
         write(found["sentence"] + "\n")
-        for part in (_warnings(found), _counts(found), *_formats(found), _files(found)):
+        for part in (_warnings(found), _counts(found), *_formats(found), *_as_seen(found), _files(found)):
             write(part + "\n")
 
 
@@ -50,6 +61,15 @@ def _files(found: dict[str, Any]) -> str:
 
 def _formats(found: dict[str, Any]) -> list[str]:
     return ["\n".join([one["found"], *(f"    {line}" for line in one["shown"])]) for one in found["formats"]]
+
+
+def _as_seen(found: dict[str, Any]) -> list[str]:
+    read = found.get("read")
+    return (
+        [f"as {read['model']} sees it, what is learned between « and »:\n{row}" for row in read["shown"]]
+        if read
+        else []
+    )
 
 
 def _counts(found: dict[str, Any]) -> str:
