@@ -1,7 +1,8 @@
 """SIGKILL `metier adapt` at random moments, resume it, and compare the adapter with that of a run never killed.
 
 Usage:
-    python benchmarks/kills.py [--kills 50] [--model tiny] [--tokens 12000] [--out runs/kills] [--seed 0]
+    python benchmarks/kills.py [--kills 50] [--model tiny] [--tokens 12000] [--evidence quick] [--out runs/kills]
+        [--seed 0]
 
 The tiny model and its rows are made by the script. Another --model takes --data. What was done is kept in
 OUT/kills.jsonl, so that the benchmark itself can be stopped and started again. Every run is a process of its own: the
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--data")
     parser.add_argument("--tokens", type=int, default=12000)
+    parser.add_argument("--evidence", default="quick", help="none: more of the kills fall into training")
     parser.add_argument("--out", type=Path, default=Path("runs/kills"))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -115,7 +117,7 @@ def main() -> None:
         parser.error("--model takes --data")
     model, data = tiny(args.out) if args.model == "tiny" else (args.model, args.data)
     command = ["adapt", data, "--model", model, "--tokens", str(args.tokens), "--minutes", "0.01", "--threads", "1"]
-    command += ["--checkpoint-s", "0.2", "--step-tokens", "512", "--pack-tokens", "512"]
+    command += ["--evidence", args.evidence, "--checkpoint-s", "0.2", "--step-tokens", "512", "--pack-tokens", "512"]
     whole, timed = whole_run(args.out, command)
     record = args.out / "kills.jsonl"
     done = list(read_jsonl(record)) if record.exists() else []

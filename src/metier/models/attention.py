@@ -22,6 +22,7 @@ from metier.errors import ModelError
 
 NAME = "metier"
 ROWS = 192  # queries of a document that are attended with at once: longer documents skip the keys after their block
+TOGETHER = 96  # tokens of short documents behind the same stem that are attended at once
 KEPT_ROWS = (
     384  # documents up to this length keep their probabilities for the backward pass; longer ones form them again
 )
@@ -31,20 +32,29 @@ Segment = tuple[int, ...]
 
 
 class Block(NamedTuple):
-    """Queries first:last attend to the stem's keys and to their own document's keys from `document` to their own."""
+    """Queries first:last, which see the stem's keys and those of their own document up to themselves.
+
+    own      the keys of their documents: from the start of the first document to the last query
+    lengths  tokens of the documents in `own`, end to end: several short ones are attended together, for a call costs
+             more than the pairs it computes in vain
+    """
 
     stem: slice
-    document: int
+    own: slice
     first: int
-    last: int
+    lengths: tuple[int, ...]
 
     @property
-    def own(self) -> slice:
-        return slice(self.document, self.last)
+    def queries(self) -> slice:
+        return slice(self.first, self.own.stop)
+
+    @property
+    def n_stem(self) -> int:
+        return int(self.stem.stop - self.stem.start)
 
     @property
     def n_keys(self) -> int:
-        return int(self.stem.stop - self.stem.start) + self.last - self.document
+        return self.n_stem + sum(self.lengths)
 
     @property
     def is_kept(self) -> bool:
@@ -54,22 +64,48 @@ class Block(NamedTuple):
 def blocks_of(segments: Sequence[Segment]) -> tuple[Block, ...]:
     """The blocks of queries that cover the segments, end to end; every query stands in exactly one."""
     blocks: list[Block] = []
+    alone: list[int] = []  # documents without a stem, one behind the other
     start = 0
     for stem, *branches in segments:
-        blocks.extend(_document_blocks(slice(0, 0), start, stem))
-        seen = slice(start, start + stem)
-        start += stem
-        for length in branches:
-            blocks.extend(_document_blocks(seen, start, length))
-            start += length
+        if not branches:
+            alone.append(stem)
+            continue
+        blocks.extend(_blocks_behind(slice(0, 0), start, alone))
+        start += sum(alone)
+        alone = []
+        blocks.extend(_blocks_behind(slice(0, 0), start, [stem]))
+        blocks.extend(_blocks_behind(slice(start, start + stem), start + stem, branches))
+        start += stem + sum(branches)
+    blocks.extend(_blocks_behind(slice(0, 0), start, alone))
     return tuple(blocks)
 
 
-def _document_blocks(stem: slice, start: int, length: int) -> Iterator[Block]:
+def _blocks_behind(stem: slice, start: int, lengths: Sequence[int]) -> Iterator[Block]:
+    """Blocks of documents that stand end to end from `start` and see the same stem."""
+    together: list[int] = []
+    for length in lengths:
+        if together and sum(together) + length > TOGETHER:
+            yield _block(stem, start, together)
+            start += sum(together)
+            together = []
+        if length > TOGETHER:
+            yield from _blocks_of_one(stem, start, length)
+            start += length
+        elif length:
+            together.append(length)
+    if together:
+        yield _block(stem, start, together)
+
+
+def _block(stem: slice, start: int, lengths: Sequence[int]) -> Block:
+    return Block(stem, slice(start, start + sum(lengths)), start, tuple(lengths))
+
+
+def _blocks_of_one(stem: slice, start: int, length: int) -> Iterator[Block]:
     n_blocks = -(-length // ROWS)
-    edges = [start + length * i // n_blocks for i in range(n_blocks + 1)] if n_blocks else []
+    edges = [start + length * i // n_blocks for i in range(n_blocks + 1)]
     for first, last in pairwise(edges):
-        yield Block(stem, start, first, last)
+        yield Block(stem, slice(start, last), first, (last - start,))
 
 
 _blocks: ContextVar[tuple[Block, ...] | None] = ContextVar("blocks", default=None)
@@ -90,32 +126,43 @@ def current_blocks() -> tuple[Block, ...] | None:
     return _blocks.get()
 
 
-def block_mask(block: Block, sliding_window: int | None, like: Tensor) -> Tensor:
-    """(queries, keys): 0 where a query sees a key, -inf where it does not. A branch stands right behind its stem, so
-    the positions of the keys are 0, 1, … and those of the queries the last of them."""
-    n_keys = block.n_keys
-    size = 1 << max(8, (n_keys - 1).bit_length())
-    window = sliding_window if sliding_window is not None and n_keys > sliding_window else 0
-    return _causal(size, window, like.dtype, like.device)[n_keys - (block.last - block.first) : n_keys, :n_keys]
+def block_mask(block: Block, sliding_window: int | None, groups: int, like: Tensor) -> Tensor:
+    """(groups * queries, keys): 0 where a query sees a key, -inf where it does not."""
+    window = sliding_window if sliding_window is not None and block.n_keys > sliding_window else 0
+    n_queries = block.own.stop - block.first
+    return _mask_of(block.n_stem, block.lengths, n_queries, window, groups, like.dtype, like.device)
 
 
-@lru_cache(maxsize=8)
-def _causal(size: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    back = torch.arange(size, device=device)[:, None] - torch.arange(size, device=device)[None, :]
-    hidden = back < 0
+@lru_cache(maxsize=256)
+def _mask_of(
+    n_stem: int,
+    lengths: tuple[int, ...],
+    n_queries: int,
+    window: int,
+    groups: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """A document stands right behind the stem, whatever stands between them in the pack: its positions begin there."""
+    positions = torch.cat([torch.arange(n_stem), *(torch.arange(n_stem, n_stem + n) for n in lengths)])
+    owners = torch.repeat_interleave(torch.arange(len(lengths) + 1), torch.tensor([n_stem, *lengths]))
+    back = positions[-n_queries:, None] - positions[None, :]
+    hidden = (back < 0) | ((owners[None, :] != owners[-n_queries:, None]) & (owners[None, :] > 0))
     if window:
         hidden |= back >= window
-    return torch.zeros(size, size, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+    mask = torch.zeros(n_queries, len(positions), dtype=dtype).masked_fill_(hidden, float("-inf"))
+    return mask.repeat(groups, 1).to(device)
 
 
-def _seen(states: Tensor, block: Block, groups: int) -> Tensor:
-    """(heads, keys, D) of the keys or values (kv heads, T, D) that a block sees, repeated for its groups of queries."""
+def _seen(states: Tensor, block: Block) -> Tensor:
+    """(kv heads, keys, D) of the keys or values (kv heads, T, D) that a block sees."""
     own = states[:, block.own]
-    if block.stem.stop > block.stem.start:
-        own = torch.cat((states[:, block.stem], own), dim=1)
-    if groups == 1:
-        return own
-    return own[:, None].expand(-1, groups, -1, -1).reshape(-1, *own.shape[1:])
+    return torch.cat((states[:, block.stem], own), dim=1) if block.n_stem else own
+
+
+def _rows(states: Tensor, block: Block, n_kv: int) -> Tensor:
+    """(kv heads, groups * queries, D) of (heads, T, D): the query heads that share a key head, one below the other."""
+    return states[:, block.queries].reshape(n_kv, -1, states.shape[-1])
 
 
 def attend(
@@ -123,22 +170,22 @@ def attend(
 ) -> list[Tensor | None]:
     """Write the attention of query (H, T, D) to key and value (H_kv, T, D) into out (T, H, D).
 
-    Returns the probabilities of each block (H, queries, keys), None where the backward pass shall form them again.
+    Returns the probabilities of each block (H_kv, groups * queries, keys), None where the backward pass shall form
+    them again.
     """
-    groups = query.shape[0] // key.shape[0]
     kept: list[Tensor | None] = []
     for block in blocks:
-        probability = _probabilities(query, key, block, scaling, window)
-        rows = torch.bmm(probability, _seen(value, block, groups))
-        out[block.first : block.last] = rows.transpose(0, 1)
+        probability = _probabilities(_rows(query, block, len(key)), key, block, scaling, window)
+        rows = torch.bmm(probability, _seen(value, block))
+        out[block.queries] = rows.view(len(query), -1, rows.shape[-1]).transpose(0, 1)
         kept.append(probability if block.is_kept else None)
     return kept
 
 
-def _probabilities(query: Tensor, key: Tensor, block: Block, scaling: float, window: int | None) -> Tensor:
-    keys = _seen(key, block, query.shape[0] // key.shape[0])
-    mask = block_mask(block, window, query)
-    scores = torch.baddbmm(mask, query[:, block.first : block.last], keys.transpose(1, 2), alpha=scaling)
+def _probabilities(rows: Tensor, key: Tensor, block: Block, scaling: float, window: int | None) -> Tensor:
+    groups = rows.shape[1] // (block.own.stop - block.first)
+    mask = block_mask(block, window, groups, rows)
+    scores = torch.baddbmm(mask, rows, _seen(key, block).transpose(1, 2), alpha=scaling)
     return torch.softmax(scores, dim=-1)
 
 
@@ -153,28 +200,26 @@ def attend_backward(
 ) -> None:
     """Write the gradients of `attend`: grad_out (T, H, D); states and grads are (query, key, value), shaped alike.
 
-    grads[1] and grads[2] must be zeros: the stem's keys gather a share from every branch.
+    grads[1] and grads[2] must be zeros: the keys of a stem, and of a document of several blocks, gather a share from
+    each.
     """
     query, key, value = states
     grad_query, grad_key, grad_value = grads
     n_kv, _, width = key.shape
-    groups = query.shape[0] // n_kv
     for block, probability in zip(blocks, kept, strict=True):
-        rows = slice(block.first, block.last)
-        p = _probabilities(query, key, block, scaling, window) if probability is None else probability
-        grad_rows = grad_out[rows].transpose(0, 1)
-        grad_p = torch.bmm(grad_rows, _seen(value, block, groups).transpose(1, 2))
+        rows = _rows(query, block, n_kv)
+        p = _probabilities(rows, key, block, scaling, window) if probability is None else probability
+        grad_rows = _rows(grad_out.transpose(0, 1), block, n_kv)
+        grad_p = torch.bmm(grad_rows, _seen(value, block).transpose(1, 2))
         grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(scaling)
-        grad_query[:, rows] = torch.bmm(grad_scores, _seen(key, block, groups))
-        for grad, all_heads in (
-            (grad_key, torch.bmm(grad_scores.transpose(1, 2), query[:, rows])),
+        grad_query[:, block.queries] = torch.bmm(grad_scores, _seen(key, block)).view(len(query), -1, width)
+        for grad, seen in (
+            (grad_key, torch.bmm(grad_scores.transpose(1, 2), rows)),
             (grad_value, torch.bmm(p.transpose(1, 2), grad_rows)),
         ):
-            seen = all_heads.view(n_kv, groups, -1, width).sum(1) if groups > 1 else all_heads
-            n_stem = block.stem.stop - block.stem.start
-            if n_stem:
-                grad[:, block.stem] += seen[:, :n_stem]
-            grad[:, block.own] += seen[:, n_stem:]
+            if block.n_stem:
+                grad[:, block.stem] += seen[:, : block.n_stem]
+            grad[:, block.own] += seen[:, block.n_stem :]
 
 
 class _PackedAttention(torch.autograd.Function):
