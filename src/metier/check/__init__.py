@@ -1,15 +1,15 @@
 """What is in the data, what is wrong with it, and what it could prove; without loading a model unless one is named."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from metier.check import advice, facts
 from metier.errors import DataError
 from metier.settings import Settings
-from metier.sources import quality
 from metier.sources.examples import Example
 from metier.sources.language import languages
-from metier.sources.read import ReadOptions, read_corpus
+from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines
 from metier.sources.terms import terms
 
@@ -38,23 +38,13 @@ def check(
     Raises:
         DataError: nothing at all can be read, or a field that is named is not there.
     """
-    wanted = dict(fields or {})
-    stops = ""
-    try:
-        corpus = read_corpus(data, ReadOptions(wanted, privacy=privacy))
-    except DataError as error:
-        stops = str(error)
-        corpus = read_corpus(data, ReadOptions(wanted, skip_bad_rows=True, privacy=privacy))
+    corpus, stops = _corpus(data, ReadOptions(dict(fields or {}), privacy=privacy))
     ledger = corpus.ledger.as_json()
     split, why = facts.split(corpus, seed, held_out)
     found_leaks = facts.leaks(split, benchmark)
     power = facts.power(split, why)
     language = languages([(e.id, e.learned_text) for e in corpus.examples])
-    judged = {
-        **quality.quality(corpus.examples),
-        "answers": facts.answers([e for e in corpus.examples if e.is_chat]),
-        "closeness": facts.distances(corpus.examples),
-    }
+    judged = facts.judged(corpus.examples)
     read = _read(model, corpus.examples, seed)
     found = {
         "files": ledger["files"],
@@ -85,6 +75,14 @@ def check(
         *(advice.about_reading(read) if read else []),
     ]
     return {**found, **_judged(warnings)}
+
+
+def _corpus(data: Sequence[str], options: ReadOptions) -> tuple[Corpus, str]:
+    """What was read, without its bad rows where there are any, and the error that would have stopped a run."""
+    try:
+        return read_corpus(data, options), ""
+    except DataError as error:
+        return read_corpus(data, replace(options, skip_bad_rows=True)), str(error)
 
 
 def _judged(warnings: list[dict[str, Any]]) -> dict[str, Any]:

@@ -82,6 +82,14 @@ def answers(chats: Sequence[Example]) -> dict[str, Any]:
     }
 
 
+def judged(examples: Sequence[Example]) -> dict[str, Any]:
+    return {
+        **quality.quality(examples),
+        "answers": answers([example for example in examples if example.is_chat]),
+        "closeness": distances(examples),
+    }
+
+
 def distances(examples: Sequence[Example]) -> dict[str, Any]:
     """In bits a word or word pair; the texts that are least like the rest of the field."""
     weights = closeness([e.learned_text for e in examples])
