@@ -77,8 +77,8 @@ def test_leaks_and_identifiers_are_serious_and_come_before_what_is_minor(tmp_pat
     data = write_rows(tmp_path / "v.jsonl", [*valves(100), *odd])
     found = check(data)
     assert [w["severity"] for w in found["warnings"]] == ["serious", "serious"]
-    assert "2 items of general text and questions stand in training text" in found["warnings"][0]["problem"]
-    assert "1 rows hold identifiers (email; first: v.jsonl:102)" in found["warnings"][1]["problem"]
+    assert "2 general items in training text" in found["warnings"][0]["problem"]
+    assert "1 row with identifiers (email; first: v.jsonl:102)" in found["warnings"][1]["problem"]
     assert found["privacy"]["identifiers"] == {"email": 1}
     assert check(data, "--privacy", "drop")["rows"]["private"] == 1
     lines = metier("check", data).out.splitlines()
@@ -90,7 +90,7 @@ def test_training_text_that_repeats_a_benchmark_is_told(tmp_path: Path) -> None:
     exam = write_rows(tmp_path / "exam.jsonl", [{"stem": valves()[3]["question"], "options": ["one", "two"]}])
     found = check(write_rows(tmp_path / "v.jsonl", valves()), "--benchmark", exam)
     assert found["leaks"]["benchmarks"]["leaked"] == 1
-    assert "rows of the benchmark stand in training text" in found["warnings"][0]["problem"]
+    assert "1 benchmark row in training text" in found["warnings"][0]["problem"]
 
 
 def test_too_few_documents_are_foretold_to_be_a_verdict_of_cannot_tell(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from metier.sources import quality
 from metier.sources.examples import Example
 from metier.sources.leaks import Leaks
 from metier.sources.read import Corpus
-from metier.sources.shown import in_one_line, leak_lines
+from metier.sources.shown import counted, in_one_line, leak_lines
 from metier.sources.split import MAX_HELD_OUT_SHARE
 
 MANY_DUPLICATES = 0.05  # of the rows
@@ -23,11 +23,11 @@ LARGE_DOCUMENT = 0.3  # of the text: what is larger is never held out
 MANY_FLAGGED = 0.1  # of the texts
 MANY_SAME_LENGTH = 0.02  # of the answers are exactly as long as the longest: an export cut them
 FAULTS = {
-    "damaged": "hold letters of a wrong encoding",
-    "signs": "are signs for the most part",
-    "few_words": "are figures or codes for the most part",
-    "word_length": "have words of odd lengths, as tables and broken text have",
-    "repeats": "repeat themselves",
+    "damaged": "with letters of a wrong encoding",
+    "signs": "of signs for the most part",
+    "few_words": "of figures or codes for the most part",
+    "word_length": "with words of odd lengths, as in tables and broken text",
+    "repeats": "full of repetition",
 }
 
 Severity = Literal["stops", "serious", "minor"]
@@ -60,7 +60,7 @@ def about_power(power: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def about_leaks(leaks: Leaks, unit: str) -> Iterator[dict[str, Any]]:
     for line in leak_lines(leaks, unit):
         problem, _, follows = line.removeprefix("leak: ").rpartition("; ")
-        yield warning("serious", problem, f"leave them out of the data, or know that {follows}")
+        yield warning("serious", problem, f"leave the text out of the data; else: {follows}")
 
 
 def about_privacy(corpus: Corpus, policy: str) -> Iterator[dict[str, Any]]:
@@ -69,7 +69,7 @@ def about_privacy(corpus: Corpus, policy: str) -> Iterator[dict[str, Any]]:
         return
     kinds = Counter(kind for found in private.values() for kind in found)
     said = ", ".join(kind.replace("_", " ") for kind, _ in kinds.most_common())
-    problem = f"{len(private):,} rows hold identifiers ({said}; first: {next(iter(private))})"
+    problem = f"{counted(len(private), 'row')} with identifiers ({said}; first: {next(iter(private))})"
     yield warning("serious", problem, "pass --privacy mask or --privacy drop, unless they may be learned")
 
 
@@ -79,11 +79,11 @@ def about_rows(rows: Mapping[str, int], documents: Mapping[str, Any], corpus: Co
         yield warning("serious", problem, "look at how the data was exported")
     if near := corpus.findings.near:
         name, (first, _) = next(iter(near.items()))
-        problem = f"{len(near):,} texts nearly repeat an earlier one and are left out (first: {name}, of {first})"
+        problem = f"{counted(len(near), 'text')} left out that nearly repeat an earlier one (first: {name}, of {first})"
         yield warning("serious" if len(near) > MANY_DUPLICATES * rows["total"] else "minor", problem, "nothing")
     if lines := corpus.findings.lines:
         line, n = next(iter(lines.items()))
-        problem = f"{len(lines):,} lines recur over the texts and are left out ({line[:40]!r} in {n:,})"
+        problem = f"{counted(len(lines), 'line')} left out that recur over the texts ({line[:40]!r} in {n:,})"
         yield warning("minor", problem, "nothing")
     if rows["too_short"]:
         yield warning("minor", f"{rows['too_short']:,} texts are too short and left out", "nothing, or join them")
@@ -97,7 +97,9 @@ def about_answers(chats: Sequence[Example], found: Mapping[str, Any]) -> Iterato
         problem = f"{found['echoes']:,} answers only repeat their question (first: {found['listed']['echoes'][0]})"
         yield warning("serious", problem, "leave these rows out: they teach to repeat")
     if found["cut_off"]:
-        problem = f"{found['cut_off']:,} answers stop within a sentence (first: {found['listed']['cut_off'][0]})"
+        problem = (
+            f"{counted(found['cut_off'], 'answer')} cut off within a sentence (first: {found['listed']['cut_off'][0]})"
+        )
         yield warning("minor", problem, "look at them: cut-off answers teach to stop anywhere")
     if len(chats) < FEW_ROWS:
         return
@@ -117,7 +119,7 @@ def about_answers(chats: Sequence[Example], found: Mapping[str, Any]) -> Iterato
 def about_texts(judged: Mapping[str, Any], language: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for fault, found in judged["faults"].items():
         many = found["texts"] > MANY_FLAGGED * judged["looked_at"]
-        problem = f"{found['texts']:,} texts {FAULTS[fault]} (first: {found['listed'][0]})"
+        problem = f"{counted(found['texts'], 'text')} {FAULTS[fault]} (first: {found['listed'][0]})"
         yield warning("serious" if many else "minor", problem, "look at them; they are learned as they are")
     if language["others"]:
         first = language["listed"][0]

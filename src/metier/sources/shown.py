@@ -41,35 +41,35 @@ def removed_lines(corpus: Corpus) -> list[str]:
     found, lines = corpus.findings, []
     if found.near:
         name, (first, share) = next(iter(found.near.items()))
-        lines.append(f"{_counted(len(found.near), 'near-duplicate')} left out: {name} repeats {share:.0%} of {first}")
+        lines.append(f"{counted(len(found.near), 'near-duplicate')} left out: {name} repeats {share:.0%} of {first}")
     if found.lines:
         line, n = next(iter(found.lines.items()))
-        lines.append(f"{_counted(len(found.lines), 'boilerplate line')} left out: in {n} texts {_cut(line, 60)!r}")
+        lines.append(f"{counted(len(found.lines), 'boilerplate line')} left out: in {n} texts {_cut(line, 60)!r}")
     if found.private:
         dropped = {entry["where"] for entry in corpus.ledger.removed if entry["bucket"] == "private"}
         kept = len(found.private.keys() - dropped)
         done = "learned as they are: --privacy mask or drop" if kept else "masked or left out"
-        lines.append(f"{_counted(len(found.private), 'row')} with identifiers, {done} ({next(iter(found.private))})")
+        lines.append(f"{counted(len(found.private), 'row')} with identifiers, {done} ({next(iter(found.private))})")
     return lines
 
 
 def leak_lines(leaks: Leaks, unit: str) -> list[str]:
     """What leaks, one line for each kind, with the first of it and what follows."""
     kinds = (
-        (leaks.held_out, f"held-out {unit}s", "they are left out of the gain"),
-        (leaks.general, "items of general text and questions", "nothing is claimed of their slices"),
-        (leaks.replay, "items of general text and questions", "they are in the replay: nothing is claimed of them"),
-        (leaks.benchmarks, "rows of the benchmark", "a score on it is no evidence"),
+        (leaks.held_out, f"held-out {unit}", "", "left out of the gain"),
+        (leaks.general, "general item", "", "nothing is claimed of their slices"),
+        (leaks.replay, "general item", " (the replay)", "nothing is claimed of their slices"),
+        (leaks.benchmarks, "benchmark row", "", "a score on the benchmark is no evidence"),
     )
     return [
-        f"leak: {len(found)} {what} stand in training text, {found[0].id} in {found[0].where} "
+        f"leak: {counted(len(found), what)} in training text{where}: {found[0].id} in {found[0].where} "
         f"({found[0].share:.0%} of its words); {therefore}"
-        for found, what, therefore in kinds
+        for found, what, where, therefore in kinds
         if found
     ]
 
 
-def _counted(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 

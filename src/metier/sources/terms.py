@@ -13,6 +13,9 @@ from typing import Any
 from metier.sources.examples import Example
 
 KEYNESS, LOG_RATIO, MIN_DOCUMENTS = 15.13, 2.0, 3
+COMMON = (
+    1e-3  # of all words in general language: one of the hundred commonest is no term, however often a law says "or"
+)
 MOST = 100
 MOST_CHARACTERS = 20_000_000  # of text that is read; of a larger corpus evenly spread rows
 REFERENCE_WORDS = 1e9  # for which wordfreq's frequencies are taken to stand
@@ -40,7 +43,7 @@ def terms(examples: Sequence[Example], language: str) -> list[dict[str, Any]]:
         frequency = max(reference.get(word, 0.0), SMALLEST_FREQUENCY)
         ratio = log2(n / total / frequency)
         score = keyness(n, total, frequency * REFERENCE_WORDS, REFERENCE_WORDS)
-        if ratio >= LOG_RATIO and score >= KEYNESS:
+        if frequency < COMMON and ratio >= LOG_RATIO and score >= KEYNESS:
             found.append(
                 {
                     "term": word,
