@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metier.errors import DataError
 from metier.sources import general
 from metier.sources.examples import Example
-from metier.sources.shingles import Numbers, Runs, batches, runs_of, words_of
+from metier.sources.shingles import Runs, batches, runs_of, words_of
 
 WORDS = 13
 SHARE = 0.5
@@ -108,10 +109,6 @@ class Leaks:
     replay: list[Leak] = field(default_factory=list)
     benchmarks: list[Leak] = field(default_factory=list)
     measured: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def found(self) -> bool:
-        return bool(self.held_out or self.general or self.replay or self.benchmarks)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -244,7 +241,7 @@ def _runs(texts: Sequence[str], whole_if_short: bool) -> Runs:
     return runs_of(words_of(texts), WORDS, whole_if_short)
 
 
-def _covered(found: Numbers | Any) -> float:
+def _covered(found: NDArray[np.bool_]) -> float:
     """The share of a text's words that lie in a run that was found."""
     if not len(found):
         return 0.0
