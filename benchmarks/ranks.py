@@ -14,13 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from metier.models.adapters import keep_memory
 from metier.models.load import load_base
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
-from metier.ranks import this_rank, threads_of_a_rank
+from metier.models.threads import fit_threads
+from metier.ranks import this_rank
 from metier.settings import Settings, learning_rate
 from metier.sources.read import read_corpus
 from metier.training import parallel
@@ -34,7 +33,7 @@ N_RANKS = 2
 def worker(data: str, n_steps: int, sharding: str, out: Path) -> None:
     """Train one step that is not counted and `n_steps` that are; the first rank writes rates and losses."""
     settings = Settings(data=(data,))
-    torch.set_num_threads(threads_of_a_rank())
+    fit_threads(fixed=True)
     keep_memory()
     parallel.join(settings.rank_timeout)
     base = load_base(settings.model)

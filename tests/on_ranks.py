@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from metier.sources import general
 from metier.training import parallel
 from metier.training.journal import Journal
 from metier.training.loop import Recipe, StepMetrics, Trained, train
+from metier.training.probe import Judge, ProbePlan, probe
 from metier.training.sharding import shard, sharded
 from metier.training.stream import Step
 from tiny import documents, random_ids, tiny_model, tiny_tokenizer
@@ -194,12 +195,33 @@ def failing(folder: Path) -> dict[str, Any]:
     return found
 
 
+def rates(_: Path) -> dict[str, Any]:
+    """Three rates tried, and the steps after them; the last of several ranks judges the wrong way round."""
+    found: dict[str, Any] = {}
+    seen: list[StepMetrics] = []
+    for sharding in ("none", "fsdp") if parallel.n_ranks() > 1 else ("none",):
+        reader = model_to_train(sharding)
+        recipe = Recipe(N_STEPS, RATE, PACK_TOKENS)
+        with sharded(reader.model):
+            judge = Judge(reader, documents(21, 7, 16), documents(12, seed=80), PACK_TOKENS)
+            if this_rank().number:
+                judge.n_bytes *= -1
+            tried = probe(
+                reader, lambda: iter(steps()), ProbePlan((RATE, 3.0, RATE / 9), 2, 0), recipe, judge, seen.append
+            )
+            train(reader, lambda: iter(steps()), replace(recipe, peak_lr=tried.lr), seen.append, begun=tried.begun)
+        judged = [t.judged for t in tried.tried]
+        found[sharding] = {"chosen": tried.lr, "judged": judged, "weights": weights(reader.model)}
+    return found
+
+
 JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "training": training,
     "scoring": scoring,
     "stopping": stopping,
     "going on": going_on,
     "failing": failing,
+    "rates": rates,
 }
 
 

@@ -49,8 +49,8 @@ class KilledError(BaseException):
     """Stands for SIGKILL: nothing that follows is run."""
 
 
-def kill_in_training(patch: pytest.MonkeyPatch) -> None:
-    """In the fifth step."""
+def kill_in_training(patch: pytest.MonkeyPatch, at: int = 5) -> None:
+    """At the `at`th step that is taken, those of a probe among them."""
     from metier.training import loop
 
     step, n = loop.train_step, 0
@@ -58,7 +58,7 @@ def kill_in_training(patch: pytest.MonkeyPatch) -> None:
     def stepped(*arguments: Any) -> Any:
         nonlocal n
         n += 1
-        if n == 5:
+        if n == at:
             raise KilledError
         return step(*arguments)
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from metier.adapt import Training, adapt, settle
 from metier.errors import DataError, MetierError, ModelError, RunError
+from metier.evidence import measure
 from metier.evidence.arms import Arm
 from metier.evidence.measure import Before
 from metier.evidence.score import encode_items
@@ -25,6 +28,7 @@ from metier.sources import general
 from metier.sources.examples import Example
 from metier.sources.ledger import FileRead, Ledger
 from metier.sources.split import Split
+from metier.training import probe as probing
 from metier.training.loop import Trained
 from small import OPTIONS, Told, small_pack
 from tiny import save_tiny, tiny_tokenizer
@@ -140,7 +144,9 @@ def test_the_results_have_the_keys_that_other_programs_rely_on(finished: Run) ->
 def test_the_numbers_of_the_results_agree_with_the_files_beside_them(finished: Run, model: Path) -> None:
     results = finished.results
     steps = list(read_jsonl(finished.path / "metrics.jsonl"))
-    assert results["training"]["steps"] == len(steps) == read_json(finished.path / "plan.json")["steps"]
+    planned = read_json(finished.path / "plan.json")
+    assert results["training"]["steps"] == len(steps) == planned["steps"]
+    assert planned["threads"]["n"] == from_toml((finished.path / "config.toml").read_text()).threads == 1
     assert results["training"]["tokens"] == sum(s["tokens"] for s in steps) == results["data"]["train_tokens"]
     assert results["training"]["replay_tokens"] == sum(s["replay_tokens"] for s in steps) > 0
     assert {"step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens", "tokens_per_s", "seconds"} <= set(
@@ -275,6 +281,40 @@ def test_the_same_seed_and_tokens_give_a_byte_identical_adapter(
     assert state(again.path) == "done"
 
 
+def test_a_run_that_looked_for_its_rate_is_the_run_at_that_rate(
+    model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged on the select half only; what it chose is in config.toml, and costs and choice are in the report."""
+    monkeypatch.setattr(probing, "FEWEST_STEPS", 2)
+    monkeypatch.setattr(probing, "MOST_STEPS", 2)
+    monkeypatch.setattr(probing, "MAX_SHARE", 9.0)
+    judged: list[str] = []
+    real = measure.Judge
+
+    def watched(reader: Any, held_out: Any, *others: Any) -> Any:
+        judged.extend(document.item for document in held_out)
+        return real(reader, held_out, *others)
+
+    monkeypatch.setattr(measure, "Judge", watched)
+    told = Told()
+    options = OPTIONS | {"step_tokens": 250}
+    run = adapt(str(rows), model=str(model), out=tmp_path / "looked", progress=told, **options)
+    facts = run.results["training"]
+    assert len(facts["lr_probe"]["tried"]) == 3
+    tried_s = facts["lr_probe"]["lost_seconds"] + facts["lr_probe"]["judging_seconds"]
+    assert run.results["cost"]["train_s"] == pytest.approx(facts["seconds"] + tried_s)
+    assert facts["lr_probe"]["chosen"] == facts["lr"] == from_toml((run.path / "config.toml").read_text()).lr
+    assert [s["step"] for s in read_jsonl(run.path / "metrics.jsonl")] == list(range(1, facts["steps"] + 1))
+    assert set(judged) == set(read_json(run.path / "splits.json")["select"])
+    assert read_json(run.path / "plan.json")["probe"]["steps"] == 2
+    assert [line for line in told.lines if line.startswith(f"learning rate {facts['lr']:g} by trying 3 for 2 steps")]
+    assert "3 rates tried for 2 steps" in re.sub(r"\s", " ", (run.path / "report.html").read_text(encoding="utf-8"))
+    given = adapt(str(rows), model=str(model), out=tmp_path / "given", lr=facts["lr"], **options)
+    assert "lr_probe" not in given.results["training"]
+    one, two = (r.path / "adapter" / "adapter_model.safetensors" for r in (run, given))
+    assert one.read_bytes() == two.read_bytes()
+
+
 def test_an_interrupt_while_training_leaves_a_readable_run(model: Path, rows: Path, tmp_path: Path) -> None:
     def interrupt(done: int, note: str) -> None:
         if done > 1000:
@@ -328,6 +368,18 @@ def test_a_mistake_before_training_leaves_no_folder(
     with pytest.raises(error):
         adapt(data or str(rows), out=tmp_path / "run", **{"model": str(model), **OPTIONS, **options})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_the_memory_is_refused_before_it_is_loaded(
+    model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main_path = sys.modules["metier.adapt"]  # the package has the function under this name
+    monkeypatch.setattr(main_path, "free_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(main_path, "load_base", lambda name: pytest.fail(f"{name} was loaded"))
+    out = tmp_path / "run"
+    with pytest.raises(ModelError, match=r"needs about 0\.1 GB to train packs of 250 tokens, and 0\.0 GB are free"):
+        adapt(str(rows), model=str(model), out=out, **OPTIONS)
+    assert not out.exists()
 
 
 def test_a_full_disk_while_training_fails_the_run_in_one_sentence(

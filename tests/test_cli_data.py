@@ -6,6 +6,7 @@ import pytest
 
 from command_line import metier, valves, write_rows
 from metier.sources import general
+from small_files import pdf
 from tiny import save_tiny
 
 
@@ -129,8 +130,31 @@ def test_what_would_teach_something_wrong_is_a_warning(
 def test_a_bad_row_is_counted_by_check_and_told_to_stop_a_run(tmp_path: Path) -> None:
     found = check(write_rows(tmp_path / "v.jsonl", [*valves(30), {"question": "Why?", "answer": None}]))
     assert found["rows"]["rejected"] == 1
-    assert [w["severity"] for w in found["warnings"]] == ["stops", "serious"]
+    assert [w["severity"] for w in found["warnings"]] == ["stops", "serious", "minor"]
+    assert "1 files were read in part (first: v.jsonl, which 1 of 31" in found["warnings"][2]["problem"]
     assert "v.jsonl:31 has a null answer" in found["warnings"][0]["problem"]
+
+
+def test_a_folder_is_checked_with_a_status_for_every_file_and_the_remedy_for_those_that_gave_nothing(
+    tmp_path: Path,
+) -> None:
+    write_rows(tmp_path / "v.jsonl", valves(30))
+    (tmp_path / "scan.pdf").write_bytes(pdf([[]]))
+    (tmp_path / "locked.pdf").write_bytes(pdf([[(72, 700, "A line behind a lock.")]], password="tower"))
+    (tmp_path / "cut.docx").write_bytes(b"PK")
+    found = check(tmp_path)
+    assert {file["path"]: (file["status"], file["documents"]) for file in found["files"]} == {
+        "cut.docx": ("rejected", 0),
+        "locked.pdf": ("needs_password", 0),
+        "scan.pdf": ("no_text", 0),
+        "v.jsonl": ("ok", 30),
+    }
+    said = {warning["remedy"]: warning["problem"] for warning in found["warnings"]}
+    assert "locked.pdf" in said["give it with --password"]
+    assert "scan.pdf" in said["recognise the text of scans first (OCR), or leave them out"]
+    opened = metier("read", tmp_path / "locked.pdf", "--password", "tower")
+    assert (opened.code, opened.out) == (0, "A line behind a lock.\n")
+    assert metier("read", tmp_path / "locked.pdf").complaint.endswith("give it with --password.")
 
 
 def test_check_of_nothing_readable_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

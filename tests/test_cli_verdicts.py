@@ -236,9 +236,12 @@ def test_the_speed_of_the_machine_is_a_table_or_one_object(monkeypatch: pytest.M
     assert {"examples_per_s", "tokens_per_s", "supervised_tokens_per_s", "share_of_limit", "peak_rss_bytes"} <= set(
         found["training"]
     )
+    assert [row["size"] for row in found["models"]] == ["135M", "360M", "1B", "3B", "7B"]
+    assert all(0 < found[part]["share_of_limit"] < 1 for part in ("training", "scoring"))
     shown = metier(*arguments).out
     assert "training" in shown
     assert "Your 80 examples: " in shown
+    assert "for the quick evidence" in shown
 
 
 def results(before: float, after: float, weights: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from metier.models.encoding import Encoded, Loss
+from metier.models.methods import add_method
 from metier.models.packing import Branches, PackReader, pack, pack_branches, packs_of
 from tiny import FAMILIES, SLIDING_WINDOW, document, documents, random_ids, tiny_model
 
@@ -223,3 +224,30 @@ def test_an_answer_cut_by_a_limit_keeps_its_text_and_loses_its_end() -> None:
     cut = document((10, 11, 12), ends=True).without_end()
     assert cut == Encoded("d", (10, 11, 12), (Loss.NONE, Loss.TEXT, Loss.NONE), 3)
     assert pack([cut]).labels.tolist() == [11]
+
+
+OWN_FORWARDS = {
+    "llama": [],
+    "mistral": [],
+    "qwen3": ["Qwen3Attention"],
+    "gpt2": ["GPT2Attention", "GPT2MLP", "LayerNorm"],
+    "gpt_neox": ["GPTNeoXAttention", "GPTNeoXMLP", "LayerNorm"],
+}
+
+
+@pytest.mark.parametrize("family", OWN_FORWARDS)
+def test_parts_that_keep_their_own_forward_are_named(family: str) -> None:
+    reader = PackReader(add_method(tiny_model(family), "lora", r=4, alpha=8, seed=0))
+    assert reader.own_forwards == OWN_FORWARDS[family]
+    names = ", ".join(OWN_FORWARDS[family])
+    assert reader.slower_paths() == [
+        f"parts of its layers compute through their own forward, slower and the same: {n}" for n in [names] if n
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [("dora", ["LlamaAttention", "LlamaMLP"]), ("full", ["LlamaAttention", "LlamaMLP", "LlamaRMSNorm"])],
+)
+def test_fused_parts_that_stand_back_for_what_is_trained_are_named(method: str, own: list[str]) -> None:
+    assert PackReader(add_method(tiny_model(), method, r=4, alpha=8, seed=0)).own_forwards == own

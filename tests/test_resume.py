@@ -24,6 +24,7 @@ from metier.evidence import measure
 from metier.results import Run
 from metier.runs import read_json, read_jsonl
 from metier.sources import general
+from metier.training import probe as probing
 from small import KilledError, kill_in_training, small_pack
 from tiny import save_tiny
 
@@ -122,6 +123,76 @@ def test_killed_at_any_moment_it_ends_as_a_run_never_stopped(
             adapt("valves.jsonl", model="model", out=run, **OPTIONS)
     assert adapt(resume=run).path == run
     assert_identical(run, whole)
+
+
+@pytest.fixture(scope="module")
+def looked(room: Path) -> Path:
+    """A run never stopped that tried three rates for two steps each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METIER_CACHE", str(room / "cache"))
+        try_rates(patch)
+        return adapt("valves.jsonl", model="model", out=room / "looked", **PROBED).path
+
+
+PROBED = OPTIONS | {"step_tokens": 250}
+IN_PROBE, AFTER_PROBE = "in the probe", "before the first checkpoint"
+PROBE_MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    IN_PROBE: lambda patch: kill_in_training(patch, at=4),
+    AFTER_PROBE: lambda patch: kill_at(patch, main_path, "train"),
+    "after the first checkpoint": lambda patch: kill_in_training(patch, at=7),
+    "after an anchor": lambda patch: kill_in_training(patch, at=10),
+    "the adapter": lambda patch: kill_at(patch, main_path, "save_trained"),
+}
+
+
+def try_rates(patch: pytest.MonkeyPatch) -> None:
+    for name, value in (("FEWEST_STEPS", 2), ("MOST_STEPS", 2), ("MAX_SHARE", 9.0)):
+        patch.setattr(probing, name, value)
+
+
+def assert_same_choice(run: Path, whole: Path) -> None:
+    facts = [read_json(p / "results.json")["training"] for p in (run, whole)]
+    judged = [[(t["lr"], t["judged"]) for t in f["lr_probe"]["tried"]] for f in facts]
+    assert judged[0] == judged[1]
+    assert len(judged[0]) == 3
+    assert facts[0]["lr"] == facts[1]["lr"] == facts[0]["lr_probe"]["chosen"]
+
+
+@pytest.mark.parametrize("moment", PROBE_MOMENTS)
+def test_killed_in_or_after_the_probe_it_ends_as_a_run_never_stopped_and_tries_no_rate_twice(
+    moment: str, looked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    try_rates(monkeypatch)
+    with monkeypatch.context() as patch:
+        PROBE_MOMENTS[moment](patch)
+        with pytest.raises(KilledError):
+            adapt("valves.jsonl", model="model", out=run, **PROBED)
+    if moment in (IN_PROBE, AFTER_PROBE):
+        assert not list(run.glob("checkpoints/*"))
+    else:
+        kill_at(monkeypatch, main_path, "probe")
+    adapt(resume=run)
+    assert_identical(run, looked)
+    assert_same_choice(run, looked)
+
+
+def test_the_rates_are_tried_anew_after_ctrl_c_in_the_probe(
+    looked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metier.training import loop
+
+    run, step = tmp_path / "run", loop.train_step
+    try_rates(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", lambda *a: signal.raise_signal(signal.SIGINT) or step(*a))
+        with pytest.raises(KeyboardInterrupt):
+            adapt("valves.jsonl", model="model", out=run, **PROBED)
+    assert read_json(run / "status.json")["state"] == "interrupted"
+    assert not list(run.glob("checkpoints/*"))
+    adapt(resume=run)
+    assert_identical(run, looked)
+    assert_same_choice(run, looked)
 
 
 def read_whole_plan(whole: Path) -> object:

@@ -123,6 +123,15 @@ def test_identifiers_are_reported_masked_or_dropped_and_their_bytes_counted(tmp_
         assert "example.org" not in json.dumps(account)
 
 
+def test_one_person_has_one_mask_in_all_rows_of_a_document(tmp_path):
+    rows = [{"text": f"{prose(n, 20)} ann@example.org", "doc": "letters"} for n in range(2)]
+    rows += [{"text": f"{prose(2, 20)} bob@example.org, ann@example.org", "doc": "letters"}]
+    rows += [{"text": f"{prose(3, 20)} bob@example.org", "doc": "notes"}]
+    corpus = read_corpus([written(tmp_path / "a.jsonl", rows)], ReadOptions(privacy="mask"))
+    ends = [" ".join(e.text.split()[20:]) for e in corpus.examples]
+    assert ends == ["<EMAIL_1>", "<EMAIL_1>", "<EMAIL_2>, <EMAIL_1>", "<EMAIL_1>"]
+
+
 def test_with_masks_longer_than_what_they_hide_the_sections_of_a_text_still_add_up(tmp_path):
     addresses = "\n\n".join(f"{prose(n, 60)} a{n}@b.de" for n in range(60))
     (tmp_path / "one.txt").write_text(addresses, encoding="utf-8")
@@ -131,11 +140,11 @@ def test_with_masks_longer_than_what_they_hide_the_sections_of_a_text_still_add_
     assert split.unit == "section"
     adds_up(corpus.ledger)
     held_out = [e.id for e in (*split.select, *split.test)]
-    first = split.train[0]
+    first = next(e for e in (*split.train, *split.select, *split.test) if e.id == "one.txt#1")
     everything = len(first.text.encode())
-    corpus.ledger.settle(
-        held_out=held_out, trained=[e.id for e in split.train], cut={}, unreached={first.id: everything}
-    )
+    assert everything > corpus.ledger.sizes(first.id)[2]
+    corpus.ledger.settle(held_out=held_out, trained=[e.id for e in split.train], cut={first.id: everything})
+    assert corpus.ledger.bytes_by_bucket()["cut"] == corpus.ledger.sizes(first.id)[2]
     adds_up(corpus.ledger)
 
 

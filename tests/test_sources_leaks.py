@@ -93,7 +93,9 @@ def test_the_rows_of_a_benchmark_are_found_whatever_their_fields_are_called(tmp_
 
 
 def test_a_benchmark_that_is_not_there_is_refused():
-    with pytest.raises(DataError, match=r"nowhere\.jsonl is no file: name the file of a benchmark"):
+    with pytest.raises(
+        DataError, match=r"nowhere\.jsonl is no benchmark that can be read \(No such file .*\): name a file of rows"
+    ):
         benchmark_items("nowhere.jsonl")
 
 

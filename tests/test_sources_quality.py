@@ -109,3 +109,10 @@ def test_a_general_text_among_those_of_a_field_is_the_least_close():
     weights = closeness([*field, next(t.text for t in texts() if t.group == "narrative"), ""])
     assert weights[-2] < min(weights[:30])
     assert weights[-1] == 0
+
+
+def test_what_all_text_is_made_of_brings_no_text_closer():
+    """The words of the field alone would prefer a text of nothing but its commonest, which are everybody's."""
+    field = [f"{word} {word}" for word in ("kinase", "ligand", "plasmid")] * 20
+    weights = closeness([*(f"the {words} of the {words} of the" for words in field), "the of the of the of the of"])
+    assert weights[-1] < min(weights[:-1])

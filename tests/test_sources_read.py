@@ -31,9 +31,8 @@ def qa(number, **more):
         ("a.jsonl", b"", r"a\.jsonl:1 is empty: give a file with text in it"),
         ("a.txt", b"\n \n", r"a\.txt:1 is empty: give a file"),
         ("a.csv", b"question,answer\n", r"a\.csv:1 is empty: give a file"),
-        ("a.jsonl", b"\x89PNG\n\x00\x00", r"a\.jsonl:1 is not UTF-8 text \(byte 0 is 0x89\): save the file as UTF-8"),
-        ("a.jsonl", b"PK\x03\x04\n\x00\x00", r"a\.jsonl:2 holds NUL bytes, so it is binary .*: save it as UTF-8"),
-        ("a.txt", b"ok\nbad \xe9 here", r"a\.txt:2 is not UTF-8 text \(byte 7 is 0xe9\): save"),
+        ("a.jsonl", b"\x89PNG\n\x00\x00", r"a\.jsonl is binary, not text \(line 1\): save it as UTF-8"),
+        ("a.jsonl", b"PK\x03\x04\n\x00\x00", r"a\.jsonl is binary, not text \(line 1\): save it as UTF-8"),
         (
             "a.jsonl",
             b'{"question": "a", "answer": "b"}\n{"question": "a", "answer": null}\n',
@@ -44,7 +43,9 @@ def qa(number, **more):
         ("a.csv", b'question,answer\na,b\nc,"d\n', r"a\.csv:3 has a quote that is never closed: mend the row"),
         ("a.parquet", b"PAR1 not really", r"a\.parquet:1 is not a parquet file that can be read"),
         ("a.json", b'{"a": \n', r"a\.json:2 is not JSON .*: mend the file"),
-        ("a.pdf", b"%PDF", r"a\.pdf is a kind of file that is not read: give \.txt"),
+        ("a.pdf", b"%PDF", r"a\.pdf is damaged: no PDF can be read from it: get it again"),
+        ("a.zip", b"PK", r"a\.zip is damaged: no zip archive can be read from it: get it again"),
+        ("a.png", b"\x89PNG", r"a\.png is a kind of file that is not read: give \.txt"),
     ],
 )
 def test_bad_input_is_refused_with_file_line_and_remedy(tmp_path, name, data, message):
@@ -79,20 +80,51 @@ def test_bad_rows_are_counted_and_listed_when_they_are_to_be_skipped(tmp_path):
     assert account["rejected"][1]["why"] == "has an empty answer"
 
 
-def test_a_bad_file_among_others_is_rejected_only_when_that_was_asked_for(tmp_path):
+BINARY = bytes(range(1, 9)) * 4
+
+
+def test_a_bad_file_stops_a_run_only_when_it_was_named(tmp_path):
     write_rows(tmp_path / "a.jsonl", [ROW])
-    (tmp_path / "b.txt").write_bytes(b"\xff\x00\xfe binary")
-    with pytest.raises(DataError, match=r"b\.txt:1"):
-        read_corpus([str(tmp_path)])
-    account = read_corpus([str(tmp_path)], ReadOptions(skip_bad_rows=True)).ledger.as_json()
-    assert [file["status"] for file in account["files"]] == ["ok", "rejected"]
-    assert account["bytes"]["rejected"] == 10
+    (tmp_path / "b.txt").write_bytes(BINARY)
+    (tmp_path / "c.jsonl").write_text(json.dumps(ROW | {"answer": "Another one."}) + "\n{\n")
+    corpus = read_corpus([str(tmp_path)])
+    account = corpus.ledger.as_json()
+    assert [(file["path"], file["status"]) for file in account["files"]] == [
+        ("a.jsonl", "ok"),
+        ("b.txt", "rejected"),
+        ("c.jsonl", "partial"),
+    ]
+    assert account["files"][2]["reason"] == "1 of 2 rows cannot be read"
+    assert account["bytes"]["rejected"] == len(BINARY) + len("{\n")
+    for name in ("b.txt", "c.jsonl"):
+        named = [str(tmp_path / "a.jsonl"), str(tmp_path / name)]
+        with pytest.raises(DataError, match=name):
+            read_corpus(named)
+        assert len(read_corpus(named, ReadOptions(skip_bad_rows=True)).files) == 2
+
+
+def test_every_file_says_how_many_documents_and_characters_it_gave(tmp_path):
+    write_rows(tmp_path / "a.jsonl", [ROW, ROW])
+    (tmp_path / "b.txt").write_text(TEXT)
+    files = read_corpus([str(tmp_path)]).files
+    row = len(ROW["question"]) + len(ROW["answer"])
+    assert [(file.documents, file.characters) for file in files] == [(2, 2 * row), (1, len(TEXT.strip()))]
 
 
 def test_the_only_file_is_not_skipped_but_refused(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"\xff\x00\xfe binary")
-    with pytest.raises(DataError, match=r"^[^ ]*a\.txt:1 is not UTF-8"):
+    (tmp_path / "a.txt").write_bytes(BINARY)
+    with pytest.raises(DataError, match=r"^[^ ]*a\.txt is binary"):
         read_corpus([str(tmp_path / "a.txt")], ReadOptions(skip_bad_rows=True))
+
+
+def test_a_table_that_is_no_rows_to_learn_is_a_text_unless_its_fields_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text("Team,Location\nBlues,STL\nFlyers,PHI,1\nLeafs,TOR\n")
+    corpus = read_corpus([str(tmp_path / "a.csv")])
+    assert corpus.examples[0].text == "Team,Location\nBlues,STL\nFlyers,PHI,1\nLeafs,TOR"
+    assert "name them to learn rows" in corpus.files[0].reason
+    assert corpus.ledger.as_json()["bytes"]["total"] == (tmp_path / "a.csv").stat().st_size
+    with pytest.raises(DataError, match=r"a\.csv:3 has 3 columns where the header has 2"):
+        read_corpus([str(tmp_path / "a.csv")], ReadOptions({"question": "Team", "answer": "Location"}))
 
 
 def test_when_nothing_is_left_the_reason_is_given(tmp_path):
@@ -118,7 +150,7 @@ def test_a_folder_is_read_in_order_without_hidden_files_and_lists_what_it_leaves
         ("b/two.md", "b"),
     ]
     assert {(file.path, file.status, file.reason) for file in corpus.files if file.status != "ok"} == {
-        ("image.png", "rejected", "a kind of file that is not read (.png)"),
+        ("image.png", "unsupported", "is a kind of file that is not read (.png)"),
         ("empty.txt", "empty", "holds no text"),
     }
     assert corpus.ledger.as_json()["bytes"]["rejected"] == 5

@@ -1,5 +1,6 @@
 """Files of rows → records: the right line, the right bytes, and what is wrong with the broken ones."""
 
+import io
 import sys
 import types
 
@@ -9,14 +10,18 @@ from metier.errors import DataError
 from metier.sources.records import BadRecord, read_csv, read_hub, read_json, read_jsonl
 
 
+def read_lines(text):
+    return read_jsonl(io.BytesIO(text.encode()))[0]
+
+
 def test_jsonl_rows_know_their_line_and_their_bytes_with_the_newline():
-    records = read_jsonl('\ufeff{"a": "é"}\n\n{"a": 1}\r\n{"a": 2}')
-    assert [(r.line, r.n_bytes) for r in records] == [(1, 12), (3, 10), (4, 8)]
+    records = read_lines('\ufeff{"a": "é"}\n\n{"a": 1}\r\n{"a": 2}')
+    assert [(r.line, r.n_bytes) for r in records] == [(1, 15), (3, 10), (4, 8)]
     assert records[0].fields == {"a": "é"}
 
 
 def test_a_line_separator_inside_a_string_does_not_end_a_row():
-    assert len(read_jsonl('{"a": "x\u2028y"}\n')) == 1
+    assert len(read_lines('{"a": "x\u2028y"}\n')) == 1
 
 
 @pytest.mark.parametrize(
@@ -24,7 +29,7 @@ def test_a_line_separator_inside_a_string_does_not_end_a_row():
     [("{", "is not JSON"), ("[1]", "is not an object"), ('"x"', "is not an object"), ("[" * 100_000, "is not JSON")],
 )
 def test_a_jsonl_line_that_is_no_object_is_a_bad_record_and_the_next_is_read(line, why):
-    bad, good = read_jsonl(line + '\n{"a": 1}\n')
+    bad, good = read_lines(line + '\n{"a": 1}\n')
     assert isinstance(bad, BadRecord)
     assert bad.why.startswith(why)
     assert bad.line == 1

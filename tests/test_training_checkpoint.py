@@ -5,6 +5,7 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from metier.runs import RunFolder, read_json, read_jsonl
 from metier.training import checkpoint as checkpoint_module
 from metier.training.checkpoint import STATE, TENSORS, Checkpoints
 from metier.training.journal import Journal
-from metier.training.loop import Recipe, Trained, train
+from metier.training.loop import Recipe, Trained, begin, train
 from metier.training.memory import is_out_of_memory, try_longest_pack
 from metier.training.stream import Step
 from small import KilledError
@@ -273,6 +274,24 @@ def test_just_after_an_anchor_it_rolls_back_to_the_one_before(tmp_path: Path) ->
     """At the weights of the anchor the same rows would fail again, whatever the rate."""
     done, _, _ = session(RunFolder(tmp_path / "run"), reader=poisoned({calls_before(9) + 1}))
     assert (done.rollbacks[0].step, done.rollbacks[0].to_step) == (9, 4)
+
+
+@pytest.mark.parametrize("fails_at", [6, 7])
+def test_a_run_that_was_begun_rolls_back_to_where_its_journal_begins(fails_at: int, tmp_path: Path) -> None:
+    """Its first five steps are in the logs, and step 5 is an anchor though the plan has none there."""
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    reader, recipe = poisoned({calls_before(fails_at) + 1}), Recipe(N_STEPS, 1e-2, 40)
+    begun = begin(reader, recipe)
+    train(reader, lambda: islice(stream(), 5), recipe, lambda _: None, begun=begun)
+    journal = Journal(run, ORIGIN, 1e9, 0.0, lambda _: None)
+    done = train(reader, stream, recipe, lambda _: None, journal=journal, begun=begun)
+    journal.close()
+    assert [(r.step, r.to_step) for r in done.rollbacks] == [(fails_at, 5)]
+    assert done.n_steps == N_STEPS
+    for path in (run.metrics, run.rows):
+        lines = [r["step"] for r in read_jsonl(path) if r["rollbacks"] == 0]
+        assert lines[:5] == [1, 2, 3, 4, 5]
 
 
 def test_the_second_time_it_stops_and_names_the_rows(tmp_path: Path) -> None:

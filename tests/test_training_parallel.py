@@ -13,9 +13,10 @@ import on_ranks
 from metier.adapt import adapt
 from metier.cli.terminal import complain
 from metier.errors import RankError
+from metier.models.machine import usable_cores
 from metier.models.packing import divide, packs_of
 from metier.progress import Silent
-from metier.ranks import Rank, this_rank, threads_of_a_rank
+from metier.ranks import Rank, this_rank
 from metier.runs import RunFolder, StepLog, read_jsonl, write_json
 from metier.training import parallel
 from metier.training.stream import Step
@@ -105,11 +106,13 @@ def test_more_ranks_than_rows_or_than_documents_in_any_step_is_one_sentence(monk
     parallel.require_documents([Step((*rows, *rows), 30, 0, 0)])
 
 
-def test_the_cores_of_a_node_are_divided_among_its_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cores_of_a_node_are_divided_among_its_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert threads_of_a_rank() == 8
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert usable_cores(tmp_path) == 8
     as_rank(monkeypatch)
-    assert threads_of_a_rank() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it
+    assert usable_cores(tmp_path) == 2
 
 
 # Who writes and who speaks
@@ -273,6 +276,18 @@ def test_a_run_of_two_ranks_goes_on_in_one_and_in_two_sharded_or_not(
         assert found["steps"] == [3, 4]
         for name, values in expected.items():
             assert found["weights"][name] == pytest.approx(values, rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_ranks_choose_the_rate_that_the_first_finds_best_and_it_is_that_of_one(
+    sharding: str, one: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
+    alone, first, last = one["rates"]["none"], *(found["rates"][sharding] for found in two)
+    assert first["chosen"] == last["chosen"] == alone["chosen"] == on_ranks.RATE
+    assert first["judged"] == last["judged"] == pytest.approx(alone["judged"], rel=1e-4)
+    assert first["weights"] == last["weights"]
+    for name, values in alone["weights"].items():
+        assert first["weights"][name] == pytest.approx(values, abs=1e-4)
 
 
 def test_a_number_of_one_rank_that_is_not_finite_rolls_all_back_alike(two: list[dict[str, Any]]) -> None:

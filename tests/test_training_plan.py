@@ -40,6 +40,7 @@ SIZES = Sizes(
     choice_tokens=60,
     answer_tokens=96,
     replay_requests=120,
+    probe_tokens=1500,
 )
 
 
@@ -153,6 +154,34 @@ def test_a_run_has_sixteen_steps_or_more_unless_a_sixteenth_is_less_than_the_sma
 def test_a_learning_rate_that_is_given_is_kept_and_none_takes_the_models() -> None:
     assert planned().lr == 1e-3
     assert planned(lr=3e-5).lr == 3e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "from_where"),
+    [
+        ({"minutes": 15}, "the middle of those tried"),
+        ({"tokens": 200_000}, "the middle of those tried"),
+        ({"minutes": 15, "lr": 1e-3}, "as given"),
+        ({"minutes": 3}, "the run is too short"),
+        ({"tokens": 20_000}, "the run is too short"),
+        ({"minutes": 15, "sizes": replace(SIZES, field_items=0)}, "nothing is held out"),
+        ({"minutes": 15, "sizes": replace(SIZES, train_tokens=5000)}, "the run is too short"),
+        ({"minutes": 15, "method": "full"}, "--method full"),
+        ({"minutes": 15, "sizes": replace(SIZES, pairs=3)}, "rows are preferences"),
+    ],
+)
+def test_rates_are_tried_where_the_run_can_bear_it_and_none_is_given(options: dict[str, Any], from_where: str) -> None:
+    found = planned(**options)
+    assert from_where in found.lr_from
+    assert found.lr == 1e-3
+    assert (found.probe is not None) == (from_where == "the middle of those tried")
+    if found.probe:
+        assert found.probe.cost_tokens <= 0.25 * found.train_tokens
+
+
+def test_the_probe_of_given_tokens_is_the_same_on_every_machine() -> None:
+    slow, fast = (planned(0.1, speed=Speed(*(f * v for v in vars(SPEED).values())), tokens=200_000) for f in (0.1, 9))
+    assert slow.probe == fast.probe != None  # noqa: E711
 
 
 def test_measuring_the_speed_leaves_weights_gradients_and_mode_as_they_were() -> None:

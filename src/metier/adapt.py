@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,14 +17,17 @@ from metier.evidence.measure import Before, Subject
 from metier.interrupts import StopAfterStep
 from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded, Encoder
+from metier.models.fit import require_room, sizes_of
 from metier.models.frozen import lower_outputs_kept
 from metier.models.generate import Answer
-from metier.models.load import load_base
+from metier.models.load import empty_model, load_base
+from metier.models.machine import free_bytes
 from metier.models.methods import add_method, n_frozen_layers, n_trained
 from metier.models.packing import PackReader
+from metier.models.threads import Threads, fit_threads
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
-from metier.ranks import this_rank, threads_of_a_rank
+from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
@@ -32,13 +35,14 @@ from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.examples import Example
 from metier.sources.ledger import Ledger
 from metier.sources.read import Corpus, ReadOptions, read_corpus
-from metier.sources.shown import found_lines, removed_lines
+from metier.sources.shown import found_lines, left_out_files, removed_lines
 from metier.sources.split import Split, split_corpus
 from metier.training import parallel
 from metier.training.journal import Journal
-from metier.training.loop import Recipe, StepMetrics, Trained, train
+from metier.training.loop import Begun, Recipe, StepMetrics, Trained, train
 from metier.training.memory import try_longest_pack
 from metier.training.plan import Plan, read_plan
+from metier.training.probe import probe
 from metier.training.replay import replay_documents
 from metier.training.sharding import shard, sharded, whole_state
 from metier.training.stream import Step, field_documents, steps
@@ -52,6 +56,7 @@ def adapt(
     resume: str | Path | None = None,
     fields: Mapping[str, str] | None = None,
     skip_bad_rows: bool = False,
+    password: str = "",
     progress: Progress | None = None,
     **options: Any,
 ) -> Run:
@@ -60,6 +65,7 @@ def adapt(
     data: files, folders, `pack:NAME`, or a hub id. fields: part → field name where the usual names do not fit.
     options: those of `Settings` (model, minutes, tokens, replay, lr, evidence, seed, …).
     resume: the folder of a run that was stopped or killed, instead of all of these; it ends as if it had never stopped.
+    password: opens locked files among the data; it is not written down, so resuming needs it again.
 
     Raises:
         MetierError: what the user can mend, in one sentence; nothing is left half-written.
@@ -81,8 +87,12 @@ def adapt(
         if parallel.by_first(run.results.exists):  # it was killed while its report was written
             run.set_status("done")
             return finish(run)
-    corpus, split = read_data(settings, say)
+    corpus, split = read_data(settings, password, say)
     parallel.require_rows(len(split.train), sum(bool(e.rejected) for e in split.train))
+    # Given tokens must give the same adapter whatever else the machine does.
+    threads = fit_threads(settings.threads, fixed=bool(settings.tokens))
+    if line := threads.line():
+        say.say(line)
     subject = prepare(settings, run, say)
     parallel.require_alike("data or a model", fingerprint(subject, split))
     measure.require_renderable(subject.encoder, corpus.examples)
@@ -97,7 +107,7 @@ def adapt(
         parallel.require_documents(first_steps(subject, split, planned))
         for line in measure.plan_lines(planned):
             say.say(line)
-        write_beginning(run, origin, corpus, split, planned)
+        write_beginning(run, origin, corpus, split, planned, threads)
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay_requests)
         leaks = measure.leaks_of(subject, split, before.replay)
         journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
@@ -117,8 +127,8 @@ def adapt(
                 subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
             ),
             "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
-            "training": conclude.training_facts(field.trained, planned, field.probe),
-            "cost": conclude.cost(field.trained, before.seconds + after.seconds, journal.elapsed_s),
+            "training": conclude.training_facts(field.trained, planned, field.probe, field.rate),
+            "cost": conclude.cost(field.trained, field.rate, before.seconds + after.seconds, journal.elapsed_s),
         }
         write_json(run.results, results)
     return finish(run)
@@ -133,13 +143,19 @@ def require_nothing_beside(resume: str | Path, given: Sequence[object]) -> None:
         )
 
 
-def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
-    corpus = read_corpus(
-        settings.data,
-        ReadOptions(settings.fields, settings.skip_bad_rows, privacy=settings.privacy, select=settings.select),
+def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus, Split]:
+    options = ReadOptions(
+        settings.fields,
+        settings.skip_bad_rows,
+        password=password,
+        privacy=settings.privacy,
+        select=settings.select,
     )
+    corpus = read_corpus(settings.data, options, say)
     for line in (line for found in corpus.formats for line in found_lines(found)):
         say.say(line)
+    if left_out := left_out_files(corpus.files):
+        say.say(f"{len(corpus.files):,} files, of which {left_out} (the ledger says which)")
     for line in removed_lines(corpus):
         say.say(line)
     split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)
@@ -156,19 +172,20 @@ def read_data(settings: Settings, say: Progress) -> tuple[Corpus, Split]:
 
 
 def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
-    """Load the model and make trainable what the method trains; before training it computes what its base does."""
-    if settings.threads or this_rank().of > 1:
-        torch.set_num_threads(settings.threads or threads_of_a_rank())
+    """Load the model, if it fits, and make trainable what the method trains; before training it computes what its base
+    does."""
     keep_memory()
+    method = (settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
+    free = free_bytes()  # before the other ranks of this node take their own
     with parallel.first_of_a_node_first():
+        sizes = sizes_of(empty_model(settings.model), *method)
+        require_room(settings.model, sizes, settings.pack_tokens, free)
         base = load_base(settings.model)
     if not base.encoder.has_own_template:
         say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
-    reader = PackReader(
-        add_method(base.model, settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
-    )
-    if reader.why_plain:
-        say.say(f"{reader.why_plain}: each document runs alone, which is slower and the same")
+    reader = PackReader(add_method(base.model, *method))
+    for line in reader.slower_paths():
+        say.say(line)
     if settings.sharding == "fsdp" and parallel.n_ranks() > 1:
         shard(reader.model)
     return Subject(base, reader, settings, run, say)
@@ -196,12 +213,20 @@ def begin(run: RunFolder, origin: Origin) -> None:
         write_text(run.config, to_toml(from_mapping(origin.settings)))
 
 
-def write_beginning(run: RunFolder, origin: Origin, corpus: Corpus, split: Split, planned: Plan) -> None:
-    write_json(run.plan, asdict(planned))
-    write_text(run.config, to_toml(replace(from_mapping(origin.settings), lr=planned.lr)))
+def write_beginning(
+    run: RunFolder, origin: Origin, corpus: Corpus, split: Split, planned: Plan, threads: Threads
+) -> None:
+    if not run.plan.exists():
+        write_json(run.plan, {**asdict(planned), "threads": asdict(threads)})
+    write_config(run, from_mapping(origin.settings), planned.lr)
     write_json(run.environment, environment())
     write_json(run.splits, split.as_json())
     write_json(run.ledger, corpus.ledger.as_json())
+
+
+def write_config(run: RunFolder, settings: Settings, lr: float) -> None:
+    """The settings as they were resolved: with them the same run is made again, without looking for a rate."""
+    write_text(run.config, to_toml(replace(settings, lr=lr, threads=torch.get_num_threads())))
 
 
 @dataclass(frozen=True)
@@ -211,6 +236,7 @@ class Training:
     trained: Trained
     probe: dict[str, float]
     too_long: frozenset[str]  # rows whose prompt alone fills the window
+    rate: Mapping[str, Any] | None = None  # how the learning rate was found, where it was looked for
 
 
 def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer], journal: Journal) -> Training:
@@ -232,10 +258,9 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
         field = field_documents(split.train, encode, settings.seed)
         return steps(field, replay_documents(encoder, replay), planned.replay_share, planned.step_tokens)
 
-    probe = measure.Probe(encoder, split.select)
+    moved_on = measure.Probe(encoder, split.select)
     if "nll_before" not in journal.notes:
-        journal.notes["nll_before"] = probe.nll_per_token(reader, settings.pack_tokens)
-    say.begin("training", planned.train_tokens)
+        journal.notes["nll_before"] = moved_on.nll_per_token(reader, settings.pack_tokens)
     done = journal.n_tokens
 
     def on_step(metrics: StepMetrics) -> None:
@@ -250,9 +275,17 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
             pack_tokens = try_longest_pack(reader, stream(), planned.steps, settings.pack_tokens, say.say)
             recipe = Recipe(planned.steps, planned.lr, pack_tokens)
             with StopAfterStep(say.say) as stop:
-                trained = train(
-                    reader, stream, recipe, on_step, lambda: parallel.any_rank(stop.requested()), say.say, journal
-                )
+                should_stop = lambda: parallel.any_rank(stop.requested())  # noqa: E731
+                begun = find_rate(subject, split, planned, stream, recipe, journal, should_stop)
+                if begun and begun.done.interrupted:
+                    trained = begun.done  # no rate was chosen: a run that goes on tries them again
+                else:
+                    rate = journal.notes.get("lr_probe")
+                    recipe = replace(recipe, peak_lr=rate["chosen"]) if rate else recipe
+                    write_config(subject.run, settings, recipe.peak_lr)
+                    done += begun.done.n_tokens if begun else 0
+                    say.begin("training", planned.train_tokens)
+                    trained = train(reader, stream, recipe, on_step, should_stop, say.say, journal, begun)
     finally:
         journal.close()
         say.end()
@@ -261,9 +294,39 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
             f"{settings.data[0]} gives no supervised tokens: the prompts of {len(too_long)} rows fill the model's "
             "window; shorten them."
         )
-    nll_after = probe.nll_per_token(reader, settings.pack_tokens)
-    moved = {"n_rows": probe.n_rows, "nll_before": journal.notes["nll_before"], "nll_after": nll_after}
-    return Training(trained, moved, frozenset(too_long))
+    nll_after = moved_on.nll_per_token(reader, settings.pack_tokens)
+    moved = {"n_rows": moved_on.n_rows, "nll_before": journal.notes["nll_before"], "nll_after": nll_after}
+    return Training(trained, moved, frozenset(too_long), journal.notes.get("lr_probe"))
+
+
+def find_rate(
+    subject: Subject,
+    split: Split,
+    planned: Plan,
+    stream: Callable[[], Iterator[Step]],
+    recipe: Recipe,
+    journal: Journal,
+    should_stop: Callable[[], bool],
+) -> Begun | None:
+    """Try the planned learning rates on the first steps of `stream`, and note in the journal which one was chosen; None
+    where nothing is tried, or was before the checkpoint that the run goes on from."""
+    say = subject.say
+    judge = measure.probe_judge(subject, split.select) if planned.probe and journal.found is None else None
+    if not planned.probe or not judge:
+        return None
+    say.begin("trying learning rates", len(planned.probe.rates) * planned.probe.steps * planned.step_tokens)
+    done = 0
+
+    def on_step(metrics: StepMetrics) -> None:
+        nonlocal done
+        done += metrics.tokens
+        say.advance(done, f"{metrics.lr:.2g}: loss {metrics.loss:.3f}")
+
+    found = probe(subject.reader, stream, planned.probe, recipe, judge, on_step, should_stop, say.say)
+    if not found.begun.done.interrupted:
+        say.say(found.line())
+        journal.notes["lr_probe"] = found.as_json()
+    return found.begun
 
 
 def save_trained(subject: Subject) -> None:

@@ -100,14 +100,17 @@ def _read(run: RunFolder) -> Origin:
 
 
 def _require_same_settings(run: RunFolder, then: Settings) -> None:
-    """config.toml against the settings that the run began with; the rate in it is the plan's where none was given."""
+    """config.toml against the settings that the run began with; the rate in it is the plan's, or one of those that it
+    tries, where none was given."""
     if not run.config.exists():
         if run.plan.exists():
             raise RunError(f"{run.path} has no config.toml: put it back, or begin a new run.")
         return
     was, found = asdict(then), asdict(from_toml(run.config.read_text(encoding="utf-8")))
-    if run.plan.exists() and found["lr"] == read_json(run.plan)["lr"]:
-        found["lr"] = was["lr"]
+    if run.plan.exists():
+        planned = read_json(run.plan)
+        if found["lr"] in (planned["lr"], *(planned.get("probe") or {}).get("rates", ())):
+            found["lr"] = was["lr"]
     for name, value in was.items():
         if found[name] != value:
             raise _changed(f"{name} is {found[name]!r} in {run.config} and was {value!r}", "put it back")
@@ -121,10 +124,19 @@ def _data(settings: Settings, corpus: Corpus) -> dict[str, str]:
     hashes: dict[str, str] = {}
     for source in (s for s in find_sources((*settings.data, *settings.general)) if not s.skip):
         if source.path is not None:
-            hashes[source.where] = hashlib.sha256(source.path.read_bytes()).hexdigest()
+            hashes[source.where] = _hash_of_file(source.path)
         else:
             hashes[source.where] = _hash([asdict(e) for e in corpus.examples if e.source == source.name])
     return hashes
+
+
+def _hash_of_file(path: Path) -> str:
+    """ "" for a file of a folder that is closed to us: its ledger says so, and it gave nothing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _code() -> str:

@@ -6,16 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Subject
 from metier.models.adapters import keep_memory, load_adapter
 from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
+from metier.models.threads import fit_threads
 from metier.progress import Progress, Silent
-from metier.ranks import this_rank, threads_of_a_rank
+from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
@@ -57,6 +56,8 @@ def prove(
     unit: Unit = "row" if all(e.document == e.id for e in corpus.examples) else "document"
     split = Split(train=[], select=[], test=corpus.examples, unit=unit, seed=settings.seed)
     subject, proved = _load(settings, run, say, adapter, model)
+    for line in proved.slower_paths():
+        say.say(line)
     sizes, speed = measure.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
     evidence = parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds))
@@ -90,8 +91,8 @@ def _load(
     settings: Settings, run: RunFolder, say: Progress, adapter: str | Path | None, model: str | None
 ) -> tuple[Subject, PackReader]:
     """The base, and what reads with the model to be proved: the same weights with an adapter, or weights of its own."""
-    if settings.threads or this_rank().of > 1:
-        torch.set_num_threads(settings.threads or threads_of_a_rank())
+    if line := fit_threads(settings.threads).line():
+        say.say(line)
     keep_memory()
     with parallel.first_of_a_node_first():
         base = load_base(settings.model)

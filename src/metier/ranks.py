@@ -27,9 +27,3 @@ def this_rank() -> Rank:
         return Rank()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     return Rank(*(int(os.environ[name]) for name in names))
-
-
-def threads_of_a_rank() -> int:
-    """The cores that this process may use, divided evenly among the ranks of its node; 1 at least."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // this_rank().on_node)

@@ -47,7 +47,9 @@ class Settings:
     evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
     checkpoint_s: float = _setting(60.0, "seconds of training between two checkpoints, at most")
-    threads: int = _setting(0, "processor threads of each process (0: as many as there are cores for it)")
+    threads: int = _setting(
+        0, "processor threads of each process (0: the fastest number now; with --tokens or torchrun all its cores)"
+    )
     sharding: str = _setting(
         "none", "under torchrun: none (every rank holds the model) or fsdp (each a part, to train)"
     )
@@ -67,7 +69,7 @@ class Settings:
             (self.budget_forgetting > 0, f"--budget-forgetting {self.budget_forgetting:g}: give a positive share."),
             (self.max_epochs > 0, f"--max-epochs {self.max_epochs}: give 1 or more."),
             (self.checkpoint_s >= 0, f"--checkpoint-s {self.checkpoint_s:g}: give a number of seconds."),
-            (self.threads >= 0, f"--threads {self.threads}: give a number of threads, or 0 for all."),
+            (self.threads >= 0, f"--threads {self.threads}: give a number of threads, or 0 to fit it."),
             (self.sharding in {"none", "fsdp"}, f"--sharding {self.sharding}: choose none or fsdp."),
             (0 < self.rank_timeout < math.inf, f"--rank-timeout {self.rank_timeout:g}: give a positive number."),
             (self.method in METHODS, f"--method {self.method}: choose {', '.join(METHODS[:-1])} or {METHODS[-1]}."),

@@ -6,6 +6,7 @@ from typing import Any
 
 from metier.check import advice, facts
 from metier.errors import DataError
+from metier.progress import Progress
 from metier.settings import Settings
 from metier.sources.examples import Example
 from metier.sources.language import languages
@@ -28,6 +29,8 @@ def check(
     privacy: str = Settings.privacy,
     benchmark: Sequence[str] = Settings.benchmark,
     model: str = "",
+    password: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Read everything, bad rows counted, and return plain values: files, formats, rows, bytes, duplicates, leaks,
     privacy, language, quality, jargon, documents, tokens (estimated by characters), power (what would be held out, and
@@ -38,7 +41,7 @@ def check(
     Raises:
         DataError: nothing at all can be read, or a field that is named is not there.
     """
-    corpus, stops = _corpus(data, ReadOptions(dict(fields or {}), privacy=privacy))
+    corpus, stops = _corpus(data, ReadOptions(dict(fields or {}), privacy=privacy, password=password), progress)
     ledger = corpus.ledger.as_json()
     split, why = facts.split(corpus, seed, held_out)
     found_leaks = facts.leaks(split, benchmark)
@@ -66,6 +69,7 @@ def check(
     }
     warnings = [
         *([advice.warning("stops", *advice.problem_and_remedy(stops))] if stops else []),
+        *advice.about_files(corpus),
         *advice.about_power(power),
         *advice.about_leaks(found_leaks, power["unit"]),
         *advice.about_privacy(corpus, privacy),
@@ -77,12 +81,12 @@ def check(
     return {**found, **_judged(warnings)}
 
 
-def _corpus(data: Sequence[str], options: ReadOptions) -> tuple[Corpus, str]:
+def _corpus(data: Sequence[str], options: ReadOptions, progress: Progress | None) -> tuple[Corpus, str]:
     """What was read, without its bad rows where there are any, and the error that would have stopped a run."""
     try:
-        return read_corpus(data, options), ""
+        return read_corpus(data, options, progress), ""
     except DataError as error:
-        return read_corpus(data, replace(options, skip_bad_rows=True)), str(error)
+        return read_corpus(data, replace(options, skip_bad_rows=True), progress), str(error)
 
 
 def _judged(warnings: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from metier.check.facts import share
 from metier.evidence.verdict import MIN_DOCUMENTS
 from metier.sources import quality
 from metier.sources.examples import Example
+from metier.sources.find import DESCRIBES
+from metier.sources.formats.outcome import Status
 from metier.sources.leaks import Leaks
 from metier.sources.read import Corpus
-from metier.sources.shown import counted, in_one_line, leak_lines
+from metier.sources.shown import STATUS_WORDS, counted, in_one_line, leak_lines
 from metier.sources.split import MAX_HELD_OUT_SHARE
 
 MANY_DUPLICATES = 0.05  # of the rows
@@ -32,6 +34,12 @@ FAULTS = {
 
 Severity = Literal["stops", "serious", "minor"]
 SEVERITIES: tuple[Severity, ...] = ("stops", "serious", "minor")
+REMEDIES: tuple[tuple[Status, Severity, str], ...] = (
+    ("needs_password", "serious", "give it with --password"),
+    ("no_text", "serious", "recognise the text of scans first (OCR), or leave them out"),
+    ("rejected", "serious", "mend them, or leave them out"),
+    ("partial", "minor", "mend what their reasons name"),
+)
 
 
 def warning(severity: Severity, problem: str, remedy: str) -> dict[str, Any]:
@@ -42,6 +50,14 @@ def problem_and_remedy(sentence: str) -> tuple[str, str]:
     """Every error of ours says what to do behind its last colon."""
     problem, _, remedy = sentence.rpartition(": ")
     return problem, remedy.rstrip(".")
+
+
+def about_files(corpus: Corpus) -> Iterator[dict[str, Any]]:
+    for status, severity, remedy in REMEDIES:
+        files = [file for file in corpus.files if file.status == status and file.reason != DESCRIBES]
+        if files:
+            first = f"first: {files[0].path}, which {files[0].reason}"
+            yield warning(severity, f"{len(files):,} files {STATUS_WORDS[status]} ({first})", remedy)
 
 
 def about_power(power: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

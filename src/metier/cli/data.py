@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from metier.cli.options import AsJson, Data, SkipBadRows, takes
-from metier.cli.terminal import complain, table, write, write_json
+from metier.cli.options import AsJson, Data, Password, SkipBadRows, takes
+from metier.cli.terminal import complain, progress, table, write, write_json
 
 ByModel = Annotated[
     str,
@@ -21,17 +21,20 @@ Files = Annotated[list[str], typer.Argument(metavar="FILE", help="files, folders
 
 
 @takes(row_fields=True)
-def read(files: Files, fields: dict[str, str], skip_bad_rows: SkipBadRows = False) -> None:
+def read(files: Files, fields: dict[str, str], skip_bad_rows: SkipBadRows = False, password: Password = "") -> None:
     """Print the clean text that would be learned, conversations as turns of 'user:' and 'assistant:'."""
     from metier.sources.read import ReadOptions, read_corpus
-    from metier.sources.shown import as_text
+    from metier.sources.shown import as_text, left_out_files
 
-    corpus = read_corpus(files, ReadOptions(fields, skip_bad_rows))
+    with progress("") as shown:
+        corpus = read_corpus(files, ReadOptions(fields, skip_bad_rows, password=password), shown)
     several = len(corpus.examples) > 1
     for number, example in enumerate(corpus.examples):
         heading = f"==> {example.id} <==\n" if several else ""
         sys.stdout.write(("\n" if number else "") + heading + as_text(example) + "\n")
     sys.stdout.flush()
+    if unread := left_out_files(corpus.files):
+        complain(f"of {len(corpus.files)} files, {unread}.")
     left_out = {name: n for name, n in corpus.ledger.rows_by_bucket().items() if n and name != "read"}
     if left_out:
         complain("left out " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in left_out.items()) + ".")
@@ -39,12 +42,18 @@ def read(files: Files, fields: dict[str, str], skip_bad_rows: SkipBadRows = Fals
 
 @takes(settings=("held_out", "seed", "privacy", "benchmark"), row_fields=True)
 def check(
-    data: Data, settings: dict[str, Any], fields: dict[str, str], model: ByModel = "", as_json: AsJson = False
+    data: Data,
+    settings: dict[str, Any],
+    fields: dict[str, str],
+    password: Password = "",
+    model: ByModel = "",
+    as_json: AsJson = False,
 ) -> None:
     """Say what is in the data, what is wrong with it, and what it could prove; no model is loaded unless named."""
     from metier.check import check as check_it
 
-    found = check_it(*data, fields=fields, model=model, **settings)
+    with progress("") as shown:
+        found = check_it(*data, fields=fields, password=password, model=model, progress=shown, **settings)
     if as_json:
         write_json(found)
     else:

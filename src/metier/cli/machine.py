@@ -33,8 +33,9 @@ def bench(
         return
     write(f"{found['model']}, {found['rows']} rows, matrix products up to {found['limit_gflops']:.0f} GFLOP/s\n")
     write(table(("", "examples/s", "tokens/s", "learned tokens/s", "of the limit", "memory"), _rates(found)))
-    if data:
-        write("\n" + _minutes(data, fields, found))
+    write("\n" + _minutes(found["your_data"]))
+    write("\nOther sizes, estimated from this rate and the operations of a token:\n")
+    write(table(("model", "tokens/s", "minutes for 100k tokens", "memory"), _sizes(found)))
 
 
 def _rates(found: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -51,10 +52,22 @@ def _rates(found: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _minutes(data: list[str], fields: dict[str, str], found: dict[str, Any]) -> str:
-    """One pass over all of the data, from the rate of the rows that were measured."""
-    from metier.check import check
+def _sizes(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            row["size"],
+            f"{row['train_tokens_per_s']:.3g}",
+            f"{row['minutes_per_100k_tokens']:.3g}",
+            f"{row['memory_bytes'] / 1e9:.1f} GB",
+        )
+        for row in found["models"]
+    ]
 
-    n = check(*data, fields=fields)["examples"]
-    train, score = (clock(n / found[part]["examples_per_s"]) for part in ("training", "scoring"))
-    return f"Your {n:,} examples: {train} (min:s) to train on all of them once, {score} to score them once."
+
+def _minutes(data: dict[str, Any]) -> str:
+    """What the rates mean for all of the data."""
+    train, score, least, most = map(clock, (data["train_epoch_s"], data["score_s"], *data["quick_evidence_s"]))
+    return (
+        f"Your {data['examples']:,} examples: {train} (min:s) to train on all of them once, {score} to score them "
+        f"once, {least} to {most} for the quick evidence of a run."
+    )

@@ -30,7 +30,8 @@ DataUnlessResumed = Annotated[
 Resume = Annotated[
     str | None,
     typer.Option(
-        metavar="RUN", help="go on with a run that was stopped or killed; everything but --json and --gate is its own"
+        metavar="RUN",
+        help="go on with a run that was stopped or killed; everything but --password, --json and --gate is its own",
     ),
 ]
 Out = Annotated[
@@ -38,6 +39,9 @@ Out = Annotated[
     typer.Option(metavar="RUN", help="the run folder, which must not exist (runs/DATA-DATE without it)"),
 ]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="count rows that cannot be read, and go on")]
+Password = Annotated[
+    str, typer.Option(metavar="WORD", envvar="METIER_PASSWORD", help="opens locked PDFs, office files and archives")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on stdout")]
 Gate = Annotated[bool, typer.Option("--gate", help="exit with 3 when the verdict is not 'adapted'")]
 

@@ -127,11 +127,14 @@ class Bars:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Progress on stderr; what is left of a bar is gone when an error is said."""
+def progress(first: str = "loading torch and transformers") -> Iterator[Progress]:
+    """Progress on stderr; what is left of a bar is gone when an error is said.
+
+    first  what the bar says before the first is begun, seconds after the start; "" for commands that begin sooner
+    """
     shown: Progress = Silent() if not this_rank().is_first else Bars() if sys.stderr.isatty() else Lines()
-    if isinstance(shown, Bars):  # seconds pass before the first line of what is done; a log can wait for it
-        shown.begin("loading torch and transformers", 1)
+    if first and isinstance(shown, Bars):  # a log can wait for its first line
+        shown.begin(first, 1)
     try:
         yield shown
     finally:

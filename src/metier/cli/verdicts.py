@@ -15,6 +15,7 @@ from metier.cli.options import (
     DataUnlessResumed,
     Gate,
     Out,
+    Password,
     Resume,
     SkipBadRows,
     given,
@@ -43,6 +44,7 @@ def adapt(
     out: Out = None,
     resume: Resume = None,
     skip_bad_rows: SkipBadRows = False,
+    password: Password = "",
     as_json: AsJson = False,
     gate: Gate = False,
 ) -> None:
@@ -61,7 +63,7 @@ def adapt(
         with progress() as shown:
             from metier.adapt import adapt as adapt_it
 
-            run = adapt_it(*(data or ()), progress=shown, **wanted)
+            run = adapt_it(*(data or ()), password=password, progress=shown, **wanted)
     except KeyboardInterrupt:
         complain(interrupted(Path(resume or wanted["out"])))
         raise typer.Exit(130) from None
@@ -69,7 +71,7 @@ def adapt(
 
 
 def require_nothing_beside_resume(resume: str, typed: Sequence[str]) -> None:
-    if others := [name for name in typed if name not in ("--resume", "--json", "--gate")]:
+    if others := [name for name in typed if name not in ("--resume", "--password", "--json", "--gate")]:
         raise RunError(
             f"{others[0]} cannot be given with --resume: `{resume_command(resume)}` takes everything from the run "
             "folder."

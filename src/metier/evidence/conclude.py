@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from metier.evidence.withheld import ALL_LEAKED, clean_items, leak_reasons, with
 from metier.models.adapters import weights_moved
 from metier.models.load import BaseModel
 from metier.sources import general
+from metier.sources.formats.outcome import LEFT_OUT
 from metier.sources.leaks import Leaks
 from metier.sources.read import Corpus
 from metier.sources.split import Split, Unit
@@ -93,8 +95,8 @@ def model_facts(base: BaseModel, model: Any, n_trained: int = 0) -> dict[str, An
 
 def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any]:
     return {
-        "files_read": sum(file.status == "ok" for file in corpus.files),
-        "files_rejected": sum(file.status == "rejected" for file in corpus.files),
+        "files_read": sum(file.status in ("ok", "partial") for file in corpus.files),
+        "files_rejected": sum(file.status in LEFT_OUT for file in corpus.files),
         "examples": len(corpus.examples),
         "documents": len({e.document for e in (*split.train, *split.select, *split.test)}),
         "train_tokens": train_tokens,
@@ -106,11 +108,14 @@ def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any
     }
 
 
-def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> dict[str, Any]:
+def training_facts(
+    trained: Trained, planned: Plan, probe: dict[str, float], rate: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """probe: what moved on held-out rows. rate: how the learning rate was found, where it was looked for."""
     return {
         "steps": trained.n_steps,
         "epochs": round(planned.epochs * trained.n_tokens / planned.train_tokens, 4),
-        "lr": planned.lr,
+        "lr": rate["chosen"] if rate else planned.lr,
         "tokens": trained.n_tokens,
         "supervised_tokens": trained.n_supervised,
         "replay_share": trained.n_replay_tokens / trained.n_tokens,
@@ -120,12 +125,13 @@ def training_facts(trained: Trained, planned: Plan, probe: dict[str, float]) -> 
         "pack_tokens": trained.pack_tokens,
         "rollbacks": [asdict(rollback) for rollback in trained.rollbacks],
         "probe": probe,
+        **({"lr_probe": dict(rate)} if rate else {}),
     }
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and bytes of a run."""
+    """Seconds and bytes of a run. train_s has the trying of learning rates in it, the rates of training have not."""
 
     train_s: float
     evidence_s: float
@@ -135,10 +141,11 @@ class Cost:
     peak_rss_bytes: int
 
 
-def cost(trained: Trained, evidence_s: float, total_s: float) -> dict[str, Any]:
+def cost(trained: Trained, rate: Mapping[str, Any] | None, evidence_s: float, total_s: float) -> dict[str, Any]:
+    """rate: how the learning rate was found, where it was looked for."""
     return asdict(
         Cost(
-            trained.seconds,
+            trained.seconds + (rate["lost_seconds"] + rate["judging_seconds"] if rate else 0.0),
             evidence_s,
             total_s,
             trained.n_tokens / trained.seconds,

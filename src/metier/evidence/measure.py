@@ -22,7 +22,7 @@ from metier.ranks import this_rank
 from metier.runs import RunFolder, write_jsonl
 from metier.settings import Settings, learning_rate
 from metier.sources import general
-from metier.sources.examples import Example
+from metier.sources.examples import Example, Message
 from metier.sources.general import Request
 from metier.sources.leaks import Leaks, find_leaks
 from metier.sources.ledger import Ledger
@@ -31,6 +31,7 @@ from metier.sources.split import Split, Unit
 from metier.sources.wheels import cache_folder
 from metier.training import parallel
 from metier.training.plan import EvidencePlan, Plan, Sizes, Speed, measure_speed, plan
+from metier.training.probe import JUDGED_ROWS, Judge
 
 ANSWER_TOKENS = 96  # limit of a generated answer; most good answers of the general pack are shorter
 SAMPLED = 64  # rows encoded to learn how long rows are
@@ -58,8 +59,7 @@ def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Setti
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
     sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
-    preferences = any(example.rejected for example in split.train)
-    lr = learning_rate(base.n_parameters, settings.method, preferences)
+    lr = learning_rate(base.n_parameters, settings.method, preferences=bool(sizes.pairs))
     return parallel.from_first(plan(settings, sizes, speed, seconds, lr))
 
 
@@ -90,6 +90,8 @@ def measure_machine(
         choice_tokens=_mean(b.n_tokens for b in items.choice_branches),
         answer_tokens=ANSWER_TOKENS,
         replay_requests=len(general.replay_requests()),
+        probe_tokens=sum(len(d.ids) for d in probe_answers(encoder)),
+        pairs=sum(bool(example.rejected) for example in train),
     )
     return sizes, measure_speed(reader, documents, items.text_documents, settings.pack_tokens, ANSWER_TOKENS)
 
@@ -108,8 +110,17 @@ def plan_lines(planned: Plan) -> list[str]:
         f"evidence on {evidence.field_items} held-out items of the field and {evidence.texts} texts, "
         f"{evidence.requests} requests and {evidence.choices} questions of the general pack "
         f"({planned.evidence_s / 60:.1f} min)",
+        _rate_line(planned),
         *(f"note: {note}" for note in planned.notes),
     ]
+
+
+def _rate_line(planned: Plan) -> str:
+    if planned.probe:
+        rates = ", ".join(f"{rate:g}" for rate in planned.probe.rates)
+        share = planned.probe.cost_tokens / planned.train_tokens
+        return f"learning rate: {rates} are tried for {planned.probe.steps} steps each, which costs {share:.0%} more"
+    return f"learning rate: {planned.lr:g}, {planned.lr_from}"
 
 
 @dataclass(frozen=True)
@@ -322,6 +333,24 @@ class Probe:
     def nll_per_token(self, reader: PackReader, pack_tokens: int) -> float:
         """Nats per scored token."""
         return nll_per_token(reader, self.documents, pack_tokens)
+
+
+def probe_answers(encoder: Encoder) -> list[Encoded]:
+    """General requests with good answers, which neither measure retention nor are trained: they judge a rate."""
+    examples = (
+        Example(r.id, "general", 1, r.id, messages=(Message("user", r.request), Message("assistant", r.answer)))
+        for r in general.probe_requests()
+    )
+    return [d for e in examples for d in encoder.encode(e)]
+
+
+def probe_judge(subject: Subject, select: Sequence[Example]) -> Judge | None:
+    """What judges a learning rate: rows of the select half, never of the test half; None where it holds none."""
+    rows = _subset(select, JUDGED_ROWS, subject.settings.seed)
+    documents = [d for e in rows for d in subject.encoder.encode(e)[:1] if d.n_bytes]
+    if not documents:
+        return None
+    return Judge(subject.reader, documents, probe_answers(subject.encoder), subject.settings.pack_tokens)
 
 
 def answers_as_samples(before: Before, after: After) -> list[dict[str, str]]:

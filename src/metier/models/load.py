@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from metier.errors import ModelError
@@ -43,19 +45,10 @@ def load_base(name: str) -> BaseModel:
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    folder = str(embedded_folder(name)) if name in EMBEDDED else name
-    if Path(folder).is_dir():
-        _require_model_files(Path(folder))
-    elif Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ModelError(f"{name} is no model folder: name one, a hub id, or one of {', '.join(EMBEDDED)}.")
-    try:
+    folder = _folder(name)
+    with _refused(name):
         model = _load_model(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{name} cannot be loaded as a causal language model ({reason}): choose another --model."
-        ) from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"{name} has a tokenizer without offsets into the text: save a fast one (tokenizer.json) with it."
@@ -65,6 +58,39 @@ def load_base(name: str) -> BaseModel:
     return BaseModel(
         name, model, tokenizer, Encoder(tokenizer, window, _turn_ends(model)), _weights_sha256(model, folder)
     )
+
+
+def empty_model(name: str) -> PreTrainedModel:
+    """What `load_base` would load, with shapes and without numbers: all of it is on the meta device.
+
+    Raises:
+        ModelError: as `load_base`.
+    """
+    folder = _folder(name)
+    with _refused(name), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def _folder(name: str) -> str:
+    folder = str(embedded_folder(name)) if name in EMBEDDED else name
+    if Path(folder).is_dir():
+        _require_model_files(Path(folder))
+    elif Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(f"{name} is no model folder: name one, a hub id, or one of {', '.join(EMBEDDED)}.")
+    return folder
+
+
+@contextmanager
+def _refused(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{name} cannot be loaded as a causal language model ({reason}): choose another --model."
+        ) from error
 
 
 def _turn_ends(model: PreTrainedModel) -> list[int]:

@@ -12,7 +12,7 @@ from metier.errors import ModelError
 from metier.models.attention import Segment, packed
 from metier.models.encoding import Encoded, Loss
 from metier.models.loss import label_nll, summed_nll, token_nll
-from metier.models.replace import replace_forwards
+from metier.models.replace import own_forwards, replace_forwards
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,8 @@ class PackReader:
     """Reads packs with a causal language model: documents isolated, logits at supervised positions only.
 
     Where an architecture cannot take that path (it is tried on two short documents), each document is run alone through
-    the model's own forward, and `why_plain` says why.
+    the model's own forward, and `why_plain` says why. `own_forwards`: classes of the parts of its layers that no fused
+    function stands for.
     """
 
     def __init__(self, model: Any) -> None:
@@ -213,8 +214,16 @@ class PackReader:
         self.inner: Any = inner
         self.head: Any = inner.get_output_embeddings()
         self.softcap = float(getattr(inner.config, "final_logit_softcapping", None) or 0.0)
-        replace_forwards(model)
+        self.own_forwards = own_forwards(model, replace_forwards(model))
         self.why_plain = self._why_plain()
+
+    def slower_paths(self) -> list[str]:
+        """What a person is told: a sentence for each way in which this model is read slower than others are."""
+        lines = [f"{self.why_plain}: each document runs alone, which is slower and the same"] if self.why_plain else []
+        if self.own_forwards:
+            names = ", ".join(self.own_forwards)
+            lines.append(f"parts of its layers compute through their own forward, slower and the same: {names}")
+        return lines
 
     def summed_nll(self, batch: Pack) -> Tensor:
         """Scalar: nats summed over the supervised tokens; its gradient reaches all that is trained."""

@@ -55,6 +55,34 @@ def replace_forwards(model: nn.Module) -> frozenset[str]:
     return frozenset(kind.__name__ for kind, agrees in agreed.items() if agrees)
 
 
+def own_forwards(model: nn.Module, replaced: frozenset[str]) -> list[str]:
+    """Names of the classes of the parts of `model`'s layers (attention, MLP, norms) that compute through their own
+    forward as their weights are now, in order; `replaced` is what `replace_forwards` returned."""
+    parts = (
+        part
+        for layers in model.modules()
+        if isinstance(layers, nn.ModuleList)
+        for layer in layers
+        for part in layer.children()
+        if any(True for _ in part.parameters())
+    )
+    with torch.enable_grad():
+        found = {type(part).__name__ for part in parts if type(part).__name__ not in replaced or not _can_fuse(part)}
+    return sorted(found)
+
+
+def _can_fuse(module: Any) -> bool:
+    """Whether the fused function of a replaced part takes over, or stands back for what its weights are."""
+    name = type(module).__name__
+    if name in NORM_OFFSETS:
+        return is_plain(module.weight) and not is_trained(module.weight)
+    if name in MLPS:
+        return _plain_layers(module.gate_proj, module.up_proj, module.down_proj) is not None
+    if name in ATTENTIONS:
+        return _plain_layers(module.q_proj, module.k_proj, module.v_proj, module.o_proj) is not None
+    return plain_layer(module) is not None
+
+
 def _fused_forward(module: nn.Module) -> Callable[..., Any] | None:
     name = type(module).__name__
     if isinstance(module, LoraLinear):

@@ -121,6 +121,7 @@ def training_panel(training: Mapping[str, Json] | None, model: Mapping[str, Json
             ("Steps", figures.count(training.get("steps"))),
             ("Passes over the data", figures.fixed(training.get("epochs"), 2)),
             ("Peak learning rate", _number(training.get("lr"))),
+            *rate_rows(training.get("lr_probe")),
             ("Tokens read", figures.count(training.get("tokens"))),
             ("… that carry loss", figures.count(training.get("supervised_tokens"))),
             ("… of replay, general text", _with_share(training.get("replay_tokens"), training.get("replay_share"))),
@@ -128,6 +129,25 @@ def training_panel(training: Mapping[str, Json] | None, model: Mapping[str, Json
             ("Time in training", figures.duration(training.get("seconds"))),
         ],
     }
+
+
+def rate_rows(probe: Mapping[str, Json] | None) -> list[tuple[str, str]]:
+    """How the learning rate was found: each one tried with its judgement, and what the others cost."""
+    if not probe:
+        return []
+    tried = [f"{_number(t['lr'])}: {figures.fixed(t['judged'], 3)}" for t in probe["tried"]]
+    seconds = probe["lost_seconds"] + probe["judging_seconds"]
+    return [
+        (
+            f"… of {figures.counted(len(tried), 'rate')} tried for {figures.counted(probe['steps'], 'step')}, bits per "
+            "byte of held-out rows and of forgetting",
+            "; ".join(tried),
+        ),
+        (
+            "… cost of trying the others",
+            f"{figures.counted(probe['lost_tokens'], 'token')}, {figures.duration(seconds)}",
+        ),
+    ]
 
 
 def _with_share(tokens: float | None, share: float | None) -> str:

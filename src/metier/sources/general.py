@@ -16,12 +16,14 @@ SHOWN = ("What is the capital of France?", "Write one sentence about the sea.", 
 """Requests that every run measures and shows with both answers."""
 
 MOST_OWN_TEXTS = 40  # of one path of the user's general texts are measured
+PROBE_REQUESTS = 20  # the last ones of the replay half, two of each kind
 REGISTERS = ("encyclopaedia", "news", "dialogue", "narrative", "instructions", "code")
 
 
 @dataclass(frozen=True)
 class Request:
-    """A general request with a good answer. The halves `replay` and `measure` of the pack never meet."""
+    """A general request with a good answer. The halves `replay` and `measure` of the pack never meet; the end of the
+    first is neither trained nor measured: learning rates are judged by it."""
 
     id: str
     kind: str
@@ -81,7 +83,12 @@ def own_texts(paths: Sequence[str]) -> tuple[Example, ...]:
 
 def replay_requests() -> tuple[Request, ...]:
     """Requests whose answers by the base model are mixed into training; each kind in turn."""
-    return _requests("replay")
+    return _requests("replay")[:-PROBE_REQUESTS]
+
+
+def probe_requests() -> tuple[Request, ...]:
+    """Requests with whose good answers learning rates are judged, and nothing else is."""
+    return _requests("replay")[-PROBE_REQUESTS:]
 
 
 def measured_requests() -> tuple[Request, ...]:

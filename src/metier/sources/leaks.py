@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from metier.errors import DataError
 from metier.sources import general
+from metier.sources.decoding import decode
 from metier.sources.examples import Example
+from metier.sources.formats.kinds import ROWS
+from metier.sources.formats.outcome import UnreadableError
+from metier.sources.records import Record
+from metier.sources.rowfiles import row_content
 from metier.sources.shingles import Runs, batches, runs_of, words_of
 
 WORDS = 13
@@ -181,27 +186,17 @@ def benchmark_items(path: str) -> list[Measured]:
     Raises:
         DataError: there is no such file, or it cannot be read.
     """
-    from metier.sources import records
-
     file = Path(path)
-    if not file.is_file():
-        raise DataError(f"{path} is no file: name the file of a benchmark.")
-    if file.suffix == ".parquet":
-        rows = records.read_parquet(file, path)
-    else:
-        text = file.read_text(encoding="utf-8", errors="replace")
-        if file.suffix == ".jsonl":
-            rows = records.read_jsonl(text)
-        elif file.suffix == ".json":
-            rows = records.read_json(text, path)
-        elif file.suffix in (".csv", ".tsv"):
-            rows = records.read_csv(text, path, "\t" if file.suffix == ".tsv" else ",")
-        else:
-            return [Measured(path, path, (text,))]
+    try:
+        data = file.read_bytes()
+        if file.suffix not in ROWS:
+            return [Measured(path, path, (decode(data).text,))]
+        rows = row_content(file.suffix, data, path).records
+    except (OSError, UnreadableError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.reason
+        raise DataError(f"{path} is no benchmark that can be read ({reason}): name a file of rows or text.") from None
     return [
-        Measured(f"{path}:{row.line}", path, tuple(_texts_in(row.fields)))
-        for row in rows
-        if isinstance(row, records.Record)
+        Measured(f"{path}:{row.line}", path, tuple(_texts_in(row.fields))) for row in rows if isinstance(row, Record)
     ]
 
 

@@ -1,7 +1,10 @@
 """Where every source byte and every row ended up, exactly once.
 
-Bytes are UTF-8 bytes of the decoded text of a file (for parquet and hub rows: of all values). A file that is rejected
-whole was not decoded, so the bytes on the disk stand for its text.
+Bytes are UTF-8 bytes of the text of a file. That of a text file (HTML, LaTeX, mail, XML and transcripts, too) is all of
+it, decoded; that of a binary one (PDF, office files) is what was found in it, with the running headers, hyphens and
+the like that are then taken out; that of parquet, hub and spreadsheet rows is the text of all values. An archive has no
+text of its own, its members have. A file that gave nothing was not decoded: the bytes on the disk stand for its text,
+and they are rejected.
 
 The raw bytes of a row = cleaned + prompt + learned + what was taken out of it (boilerplate lines, identifiers). What is
 cleaned is the remainder: markup of the format, unused fields, white space. A mask is no byte of the source: it is not
@@ -10,8 +13,10 @@ counted, and neither is what the window cuts of it.
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+from metier.sources.formats.outcome import LEFT_OUT, Status
 
 Bucket = Literal[
     "read",
@@ -62,14 +67,25 @@ SECTION_ORDER: tuple[Bucket, ...] = ("trained", "held_out", "cut", "read")
 
 @dataclass(frozen=True)
 class FileRead:
-    """One file as it was found. `rows` counts the bad ones too; a text file is one row."""
+    """One file as it was found, or one in an archive.
+
+    status      ok; partial: some of it could not be read; or why nothing was, with the reason
+    disk_bytes  its size; unpacked, for a member of an archive
+    rows        the bad ones too; a document is one row
+    documents   texts or rows that can be learned
+    characters  of those, before repeated and short ones are left out
+    removed     what was taken out or mended, counted by kind
+    """
 
     path: str
-    status: Literal["ok", "rejected", "empty"]
+    status: Status
     reason: str
     disk_bytes: int
     text_bytes: int
     rows: int
+    documents: int = 0
+    characters: int = 0
+    removed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +129,9 @@ class Ledger:
         self._unreached: dict[str, int] = {}
 
     def add_file(self, file: FileRead) -> None:
-        """Enter a file; the bytes of one that was rejected are all rejected."""
+        """Enter a file; the bytes of one that gave nothing are all rejected."""
         self.files.append(file)
-        if file.status == "rejected":
+        if file.status in LEFT_OUT:
             self._rejected_bytes += file.text_bytes
             self._rejected_rows += file.rows
             self.rejected.append({"where": file.path, "why": file.reason})

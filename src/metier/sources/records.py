@@ -5,17 +5,22 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from metier.errors import DataError
+from metier.sources.decoding import decode
+from metier.sources.formats.outcome import UnreadableError
 from metier.sources.text import BYTE_ORDER_MARK
 
 SPACE = re.compile(r"[ \t\r\n]*")
 MAX_CSV_FIELD = 2**31 - 1
+MOST_LINE_BYTES = 64 << 20  # of one row
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +44,42 @@ class BadRecord:
 Records = list[Record | BadRecord]
 
 
-def read_jsonl(text: str) -> Records:
-    """One object a line; blank lines are none."""
+def read_jsonl(file: BinaryIO) -> tuple[Records, int, dict[str, int]]:
+    """One object a line of UTF-8; blank lines are none. Lines are read one after the other, so a file may be large.
+
+    Returns (records, UTF-8 bytes of all lines, what was mended in them, counted by kind).
+    """
     records: Records = []
-    lines = text.removeprefix(BYTE_ORDER_MARK).encode().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        n_bytes = len(line) + (number < len(lines))
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            records.append(BadRecord(number, n_bytes, f"is not JSON ({_json_problem(error)})"))
-            continue
-        records.append(_record(number, n_bytes, value))
-    return records
+    total, number = 0, 0
+    mended: Counter[str] = Counter()
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        number += 1
+        n_bytes = len(line)
+        if n_bytes > MOST_LINE_BYTES:
+            while not line.endswith(b"\n") and (line := file.readline(MOST_LINE_BYTES)):
+                n_bytes += len(line)
+            records.append(BadRecord(number, n_bytes, f"is longer than {MOST_LINE_BYTES >> 20} MiB"))
+        elif line.strip():
+            if not line.isascii():
+                try:
+                    decoded = decode(line)
+                except UnreadableError as error:
+                    records.append(BadRecord(number, n_bytes, error.reason))
+                    total += n_bytes
+                    continue
+                line, n_bytes = decoded.text.encode(), decoded.n_bytes
+                mended.update(decoded.mended)
+            if line.strip():  # not a byte order mark alone
+                records.append(_json_record(number, n_bytes, line))
+        total += n_bytes
+    return records, total, dict(mended)
+
+
+def _json_record(number: int, n_bytes: int, line: bytes) -> Record | BadRecord:
+    try:
+        return _record(number, n_bytes, json.loads(line))
+    except (ValueError, RecursionError) as error:
+        return BadRecord(number, n_bytes, f"is not JSON ({_json_problem(error)})")
 
 
 def read_json(text: str, where: str) -> Records:
@@ -112,7 +138,7 @@ def read_csv(text: str, where: str, delimiter: str) -> Records:
     return records
 
 
-def read_parquet(path: Path, where: str) -> Records:
+def read_parquet(file: Path | BytesIO, where: str) -> Records:
     """Rows of a parquet file; lines are row numbers, bytes are those of the values.
 
     Raises:
@@ -122,8 +148,8 @@ def read_parquet(path: Path, where: str) -> Records:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            return records_of(row for batch in file.iter_batches() for row in batch.to_pylist())
+        with pyarrow.parquet.ParquetFile(file) as table:
+            return records_of(row for batch in table.iter_batches() for row in batch.to_pylist())
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0].rstrip(". ")
         raise DataError(

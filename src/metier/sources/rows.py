@@ -82,6 +82,10 @@ class Parsed:
     rejected: str = ""
 
 
+class NoLayoutError(DataError):
+    """The fields of a file fit no format."""
+
+
 class BadRowError(ValueError):
     """What is wrong with one row, as the end of a sentence that begins with where it is."""
 
@@ -109,12 +113,15 @@ def find_layout(rows: Sequence[Mapping[str, object]], named: Mapping[str, str], 
         if wanted <= set(parts) and all(parts[part] for part in kind.required):
             found.append((kind, parts))
     if len(found) != 1:
+        kind_of_error = DataError if found else NoLayoutError
         problem = (
             f"fits several formats ({', '.join(kind.name for kind, _ in found)})"
             if found
             else "fits no format that is read"
         )
-        raise DataError(f"{where}:1 {problem}: its fields are {_listed(seen)}; say which to learn with {HOW_TO_NAME}.")
+        raise kind_of_error(
+            f"{where}:1 {problem}: its fields are {_listed(seen)}; say which to learn with {HOW_TO_NAME}."
+        )
     kind, parts = found[0]
     fields = {
         part: field

@@ -1,11 +1,25 @@
 """How a person is shown what was read: an example as text, and what was detected in a file with its first rows."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 from metier.sources.examples import Example
+from metier.sources.find import DESCRIBES
+from metier.sources.formats.outcome import Status
 from metier.sources.leaks import Leaks
+from metier.sources.ledger import FileRead
 from metier.sources.read import Corpus, FormatFound
 
 TURN_CHARACTERS = 70
 LINE_CHARACTERS = 160
+STATUS_WORDS: dict[Status, str] = {
+    "needs_password": "need a password",
+    "no_text": "hold no text (scans?)",
+    "rejected": "cannot be read",
+    "partial": "were read in part",
+    "empty": "are empty",
+    "unsupported": "are of a kind that is not read",
+}
 
 
 def as_text(example: Example) -> str:
@@ -34,6 +48,12 @@ def found_lines(found: FormatFound) -> list[str]:
     kind = "text" if found.format == "text file" else found.format
     first = f"{found.source}: {found.rows:,} {'row' if found.rows == 1 else 'rows'} of {kind}"
     return [first + (f" (fields: {fields})" if fields else ""), *(f"    {in_one_line(e)}" for e in found.shown)]
+
+
+def left_out_files(files: Sequence[FileRead]) -> str:
+    """How many files gave nothing, or not all, and why, as the end of a sentence; "" when all were read."""
+    counts = Counter(file.status for file in files if file.reason != DESCRIBES)
+    return ", ".join(f"{counts[status]} {words}" for status, words in STATUS_WORDS.items() if counts[status])
 
 
 def removed_lines(corpus: Corpus) -> list[str]:

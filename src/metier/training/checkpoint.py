@@ -103,18 +103,20 @@ class Checkpoints:
         return None
 
     def anchor_before(self, step: int) -> Checkpoint:
-        """The newest anchor under `step`; those after it are removed, for they belong to what is rolled back.
+        """The newest anchor under `step`, or the first of all; those after it are removed, for they belong to what is
+        rolled back.
 
         Raises:
             RunError: it is not whole, or there is none.
         """
-        for path in reversed(self._paths()):
-            if _step_of(path) < step and _is_anchor(path):
-                checkpoint, reason = self._read(path)
-                if checkpoint is None:
-                    raise RunError(f"{reason}, and there is nothing to roll back to: begin a new run.")
-                self.discard_after(checkpoint.step)
-                return checkpoint
+        anchors = [path for path in self._paths() if _is_anchor(path)]
+        under = [path for path in anchors if _step_of(path) < step]
+        for path in under[-1:] or anchors[:1]:
+            checkpoint, reason = self._read(path)
+            if checkpoint is None:
+                raise RunError(f"{reason}, and there is nothing to roll back to: begin a new run.")
+            self.discard_after(checkpoint.step)
+            return checkpoint
         raise RunError(f"{self.folder} holds no checkpoint before step {step} to roll back to: begin a new run.")
 
     def discard_after(self, step: int) -> None:

@@ -100,6 +100,22 @@ class Trained:
         return dict(total)
 
 
+@dataclass
+class Begun:
+    """A run that the loop takes over: its optimizer, what it has done, and the steps that no journal holds yet."""
+
+    optimizer: torch.optim.Optimizer
+    done: Trained
+    steps: list[tuple[StepMetrics, list[RowLoss]]] = field(default_factory=list)
+
+
+def begin(reader: PackReader, recipe: Recipe) -> Begun:
+    """A run before its first step, over the parameters of `reader.model` that require a gradient."""
+    parameters = [p for p in reader.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.peak_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    return Begun(optimizer, Trained(pack_tokens=recipe.pack_tokens))
+
+
 def train(
     reader: PackReader,
     stream: Callable[[], Iterator[Step]],
@@ -108,6 +124,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
     journal: Journal | None = None,
+    begun: Begun | None = None,
 ) -> Trained:
     """Train the parameters of `reader.model` that require a gradient to the end of the recipe or of the data.
 
@@ -115,21 +132,26 @@ def train(
     are always those of a whole step. With a `journal` the run goes on from the checkpoint found there, writes new
     ones, and rolls back once from a number that is not finite; without one it keeps nothing and stops at the first.
 
+    With `begun`, its steps are the first of the recipe and of the `stream`; a new journal gets them, too.
+
     Raises:
         DataError: a step without a supervised token.
         DivergedError: a loss or a gradient norm that is not finite, and no second try left; the message names the rows.
         RunError: the disk refuses, or the checkpoint is of another run.
     """
-    parameters = [p for p in reader.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.peak_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
-    done = Trained(pack_tokens=recipe.pack_tokens)
+    begun = begun or begin(reader, recipe)
+    optimizer, done = begun.optimizer, begun.done
+    is_new = journal is None or journal.found is None
     if journal is not None and journal.found is not None:
         done = _go_on(reader, optimizer, journal.found, recipe)
     upcoming = _after(stream(), done)
     reader.model.train()
     try:
         if journal is not None:
-            _save(reader, optimizer, journal, recipe, done)
+            for metrics, rows in begun.steps if is_new else ():
+                journal.write_rows(metrics.step, metrics.rollbacks, rows)
+                journal.metrics.write(**asdict(metrics))
+            _save(reader, optimizer, journal, recipe, done, is_first=is_new)
         while done.n_steps < recipe.n_steps and (step := next(upcoming, None)) is not None:
             started = time.perf_counter()
             lr = lr_at(done.n_steps, recipe.n_steps, recipe.peak_lr) * done.lr_factor
@@ -166,6 +188,8 @@ def train(
             )
             if journal is not None:
                 journal.metrics.write(**asdict(metrics))
+            else:
+                begun.steps.append((metrics, update.rows))
             on_step(metrics)
             if should_stop():
                 done.interrupted = True
@@ -286,14 +310,21 @@ def _is_anchor(step: int, recipe: Recipe) -> bool:
 
 
 def _save(
-    reader: PackReader, optimizer: torch.optim.Optimizer, journal: Journal, recipe: Recipe, done: Trained
+    reader: PackReader,
+    optimizer: torch.optim.Optimizer,
+    journal: Journal,
+    recipe: Recipe,
+    done: Trained,
+    is_first: bool = False,
 ) -> None:
-    """windows are left out: they come back when the steps that were taken are passed over."""
+    """The first one of a run is an anchor at whatever step it begins.
+
+    windows are left out: they come back when the steps that were taken are passed over."""
     counters = {name: value for name, value in asdict(done).items() if name not in ("windows", "interrupted")}
     schedule = {"n_steps": recipe.n_steps, "peak_lr": recipe.peak_lr, "lr_factor": done.lr_factor}
     facts = {"trained": counters, "schedule": schedule}
     tensors = training_tensors(reader.model, optimizer)
-    journal.save(done.n_steps, tensors, facts, _is_anchor(done.n_steps, recipe))
+    journal.save(done.n_steps, tensors, facts, is_first or _is_anchor(done.n_steps, recipe))
 
 
 def _go_on(reader: PackReader, optimizer: torch.optim.Optimizer, found: Checkpoint, recipe: Recipe) -> Trained:
@@ -334,9 +365,9 @@ def _roll_back(
     why: str,
     failed: Update,
 ) -> Trained:
-    """To the newest anchor with a step after it that went well: at the very weights that failed, a smaller rate would
-    change nothing."""
-    anchor = journal.anchor_before(max(1, done.n_steps))
+    """To the newest anchor with a step after it that went well, if there is one: at the very weights that failed, a
+    smaller rate would change nothing."""
+    anchor = journal.anchor_before(done.n_steps)
     back = _go_on(reader, optimizer, anchor, recipe)
     rows = [row.item for row in failed.rows]
     back.rollbacks = [*done.rollbacks, Rollback(done.n_steps + 1, back.n_steps, why, rows)]

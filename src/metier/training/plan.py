@@ -13,6 +13,7 @@ from metier.runs import RunFolder, read_json
 from metier.settings import Settings
 from metier.training.parallel import n_ranks
 from metier.training.preferences import compare, pair_packs_of
+from metier.training.probe import JUDGED_ROWS, MAX_SHARE, ProbePlan, probe_plan
 from metier.training.replay import TOKENS_PER_ANSWERED_REQUEST, n_requests
 from metier.training.sharding import sharded
 
@@ -49,6 +50,8 @@ class Sizes:
     choice_tokens: float
     answer_tokens: int  # limit of a generated answer
     replay_requests: int
+    probe_tokens: int  # of the general answers that judge a learning rate
+    pairs: int = 0  # of the rows to train on, those that are preferences
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,15 @@ class EvidencePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done; plan.json. Times are estimates in seconds."""
+    """What will be done; plan.json, with the threads beside it. Times are estimates in seconds."""
 
     train_tokens: int
     steps: int
     step_tokens: int
     epochs: float
     lr: float
+    lr_from: str  # where the rate comes from, for a person; with a probe it is the middle of what is tried
+    probe: ProbePlan | None
     replay_share: float
     replay_requests: int
     evidence: EvidencePlan
@@ -99,6 +104,9 @@ def read_plan(run: RunFolder) -> Plan | None:
         return None
     try:
         values = dict(read_json(run.plan))
+        del values["threads"]
+        probe = values["probe"]
+        values["probe"] = ProbePlan(**{**probe, "rates": tuple(probe["rates"])}) if probe else None
         values |= {"evidence": EvidencePlan(**values["evidence"]), "speed": Speed(**values["speed"])}
         return Plan(**{**values, "notes": tuple(values["notes"])})
     except (KeyError, TypeError, ValueError):
@@ -151,9 +159,11 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
     """Divide `seconds` between training and evidence, or take the tokens that the settings name."""
     seconds = MARGIN * max(0.0, seconds)
     share = settings.replay
+    most = int(sizes.train_tokens * settings.max_epochs / (1 - share))
     if settings.tokens:
         train_tokens = settings.tokens
-        left = max(0.0, seconds - train_tokens / speed.train_tokens_per_s)
+        probe = _probe(settings, sizes, min(train_tokens, most), lr)
+        left = max(0.0, seconds - (train_tokens + _cost(probe)) / speed.train_tokens_per_s)
         evidence = evidence_plan(settings.evidence, sizes, speed, left)
     else:
         wanted = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE
@@ -163,9 +173,11 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
             share * sizes.answer_tokens / TOKENS_PER_ANSWERED_REQUEST / speed.generate_tokens_per_s
         )  # seconds a training token
         per_token = 1 / speed.train_tokens_per_s + replay_cost
+        # The probe's time is taken from the run's own: planned for what is left then, it stays within its share.
+        probe = _probe(settings, sizes, min(left / per_token / (1 + MAX_SHARE), most), lr)
+        left -= _cost(probe) / speed.train_tokens_per_s
         train_tokens = int(max(left, 0) / per_token)
     notes: list[str] = []
-    most = int(sizes.train_tokens * settings.max_epochs / (1 - share))
     if train_tokens > most:
         notes.append(f"the field is trained {settings.max_epochs} times over, no more: {most:,} tokens suffice")
         train_tokens = most
@@ -180,14 +192,44 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         step_tokens=step_tokens,
         epochs=round(train_tokens * (1 - share) / max(1, sizes.train_tokens), 3),
         lr=settings.lr or lr,
+        lr_from=_lr_from(settings, sizes, probe),
+        probe=probe,
         replay_share=share,
         replay_requests=n_requests(train_tokens, share, sizes.replay_requests),
         evidence=evidence,
         speed=speed,
-        train_s=round(train_tokens / speed.train_tokens_per_s, 1),
+        train_s=round((train_tokens + _cost(probe)) / speed.train_tokens_per_s, 1),
         evidence_s=round(evidence_seconds(evidence, sizes, speed), 1),
         notes=tuple(notes),
     )
+
+
+def _probe(settings: Settings, sizes: Sizes, train_tokens: float, lr: float) -> ProbePlan | None:
+    """None where a rate is given, nothing could judge it, or the run is too short to bear it."""
+    if settings.lr or _why_not_judged(settings, sizes):
+        return None
+    judging = min(JUDGED_ROWS, sizes.field_items) * sizes.field_tokens + sizes.probe_tokens
+    return probe_plan(train_tokens, settings.step_tokens, judging, lr)
+
+
+def _why_not_judged(settings: Settings, sizes: Sizes) -> str:
+    if settings.method == "full":
+        return "no others are tried with --method full, for want of memory for a second set of weights"
+    if sizes.pairs:
+        return "no others are tried where rows are preferences, which bits per byte do not judge"
+    return "" if sizes.field_items else "nothing is held out to judge others by"
+
+
+def _lr_from(settings: Settings, sizes: Sizes, probe: ProbePlan | None) -> str:
+    if settings.lr:
+        return "as given"
+    if probe:
+        return "the middle of those tried"
+    return f"by the size of the model; {_why_not_judged(settings, sizes) or 'the run is too short to try others'}"
+
+
+def _cost(probe: ProbePlan | None) -> int:
+    return probe.cost_tokens if probe else 0
 
 
 def step_size(train_tokens: int, settings: Settings) -> int:

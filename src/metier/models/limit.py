@@ -1,0 +1,65 @@
+"""The fastest that this machine multiplies matrices of a model's own shapes: the limit of training and scoring."""
+
+import time
+
+import torch
+
+from metier.models.flops import Products
+from metier.models.loss import CHUNK_BYTES
+
+
+class Limit:
+    """The best rate of each shape, forward (x W') and backward (g W), over every time it was measured.
+
+    Measured before, between and after what it is compared with: on a machine whose speed changes, its best moments
+    count for the limit, so that the share of it is never flattered.
+    """
+
+    def __init__(self, products: Products, n_tokens: int, supervised_share: float) -> None:
+        """n_tokens: rows of one product. supervised_share: of the tokens, those that the head reads."""
+        self.n_tokens = n_tokens
+        self.weights: dict[tuple[int, int], float] = {}  # share of the products' FLOPs, by shape
+        for layer, n in products.layers.items():
+            shape = (layer.n_in, layer.n_out)
+            self.weights[shape] = self.weights.get(shape, 0.0) + n * layer.n_in * layer.n_out
+        head = (products.head.n_in, products.head.n_out)
+        self.weights[head] = self.weights.get(head, 0.0) + supervised_share * head[0] * head[1]
+        self.best: dict[tuple[int, int, bool], float] = {}
+
+    def measure(self, seconds: float) -> None:
+        """Try every shape, in both directions, for its part of `seconds` and at least twice."""
+        for n_in, n_out in self.weights:
+            rows = min(self.n_tokens, max(1, CHUNK_BYTES // (4 * n_out)))  # the head is multiplied in chunks
+            weight = torch.randn(n_out, n_in)
+            for backward in (False, True):
+                x = torch.randn(rows, n_out if backward else n_in)
+                matrix = weight if backward else weight.T
+                rate = _fastest(x, matrix, seconds / (2 * len(self.weights)))
+                key = (n_in, n_out, backward)
+                self.best[key] = max(self.best.get(key, 0.0), rate)
+
+    @property
+    def gflops(self) -> float:
+        """Of all products together, each shape in the share that it has of the model's."""
+        total = sum(self.weights.values())
+        time_of_all = sum(
+            weight / 2 / self.best[*shape, backward]
+            for shape, weight in self.weights.items()
+            for backward in (False, True)
+        )
+        return total / time_of_all / 1e9
+
+
+def _fastest(x: torch.Tensor, matrix: torch.Tensor, seconds: float) -> float:
+    """FLOP/s of the fastest product, written either way round; two each at least, since the first is slow."""
+    flops = 2 * x.shape[0] * matrix.shape[0] * matrix.shape[1]
+    best, n = 0.0, 0
+    ways = ((x, matrix), (matrix.T, x.T))
+    began = time.perf_counter()
+    while n < 4 or time.perf_counter() - began < seconds:
+        left, right = ways[n % 2]
+        started = time.perf_counter()
+        left @ right
+        best = max(best, flops / (time.perf_counter() - started))
+        n += 1
+    return best
