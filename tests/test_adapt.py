@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +11,21 @@ from typing import Any
 
 import pytest
 
-from metier.adapt import Training, adapt, settle
+from metier import prepare as preparing
+from metier.adapt import adapt, settle
 from metier.errors import DataError, MetierError, ModelError, RunError
 from metier.evidence import measure
 from metier.evidence.arms import Arm
 from metier.evidence.measure import Before
 from metier.evidence.score import encode_items
+from metier.field import Training
 from metier.models.encoding import Encoder
 from metier.models.load import load_base
 from metier.models.packing import PackReader
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, read_json, read_jsonl
 from metier.settings import Settings, from_toml
+from metier.sources import general
 from metier.sources.examples import Example
 from metier.sources.ledger import FileRead, Ledger
 from metier.sources.split import Split
@@ -176,6 +178,33 @@ def test_the_ledger_accounts_for_every_byte(finished: Run, rows: Path) -> None:
     assert counts["duplicate"] > 0
     assert counts["cut"] > 0
     assert counts["trained"] > counts["held_out"] > 0
+
+
+def test_leaks_take_from_the_claim_and_masks_keep_the_ledger_whole(model: Path, tmp_path: Path) -> None:
+    """Forty answers stand in a longer one each, a request of the general pack is trained on, a row names a person."""
+    words = [" ".join(f"w{n}x{i}" for i in range(14)) for n in range(80)]
+    rows = [(f"What is {n}?", f"{words[n]}.") for n in range(40)]
+    rows += [(f"Tell me more of {n}.", f"{words[n]} and {words[40 + n]}.") for n in range(40)]
+    rows += [
+        (general.measured_requests()[0].request, "I do not know."),
+        ("Who?", "Ask ann.smith@example.org, she knows."),
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows), encoding="utf-8")
+    run = adapt(str(data), model=str(model), out=tmp_path / "run", privacy="mask", **OPTIONS)
+    leaks, results = run.results["leaks"], run.results
+    scored = {r["item"] for r in read_jsonl(run.path / "evidence" / "scores-base.jsonl") if r["slice"] == "field"}
+    leaked = {one["item"] for one in leaks["held_out"]["listed"]} & scored
+    assert leaked
+    assert results["gain"]["n_items"] == len(scored) - len(leaked)
+    assert leaks["gain_with_leaks"]["n_items"] == len(scored)
+    assert leaks["general"]["slices"] == ["chat"]
+    withheld = [one for one in results["retention"]["slices"] if one.get("leaked")]
+    assert {one["kind"] for one in withheld} >= {"chat", "answers"}
+    assert not any(one["passed"] for one in withheld)
+    assert run.verdict["decision"] != "adapted"
+    assert f"leaves out {len(leaked)} held-out item" in run.verdict["reasons"][0]
+    assert assert_adds_up(run.path)["private"] == len("ann.smith@example.org")
 
 
 def test_the_windows_of_a_text_that_the_budget_did_not_reach_count_as_read_only() -> None:
@@ -347,9 +376,8 @@ def test_a_mistake_before_training_leaves_no_folder(
 def test_what_does_not_fit_the_memory_is_refused_before_it_is_loaded(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main_path = sys.modules["metier.adapt"]  # the package has the function under this name
-    monkeypatch.setattr(main_path, "free_bytes", lambda: 1_000_000)
-    monkeypatch.setattr(main_path, "load_base", lambda name: pytest.fail(f"{name} was loaded"))
+    monkeypatch.setattr(preparing, "free_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(preparing, "load_base", lambda name, where: pytest.fail(f"{name} was loaded"))
     out = tmp_path / "run"
     with pytest.raises(ModelError, match=r"needs about 0\.1 GB to train packs of 250 tokens, and 0\.0 GB are free"):
         adapt(str(rows), model=str(model), out=out, **OPTIONS)

@@ -1,13 +1,13 @@
 """Every method through the main path, on a model of two layers: what is saved is what was measured."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from metier import field
 from metier.adapt import adapt
 from metier.errors import DataError, ModelError
 from metier.evidence.score import score_documents
@@ -147,7 +147,7 @@ def test_kept_outputs_of_the_lower_layers_change_no_loss(
     monkeypatch.setattr(LowerOutputs, "__init__", kept)
     options = {**OPTIONS, "tokens": 8000, "evidence": "none", "top_layers": 1}
     adapt(str(rows), model=str(model), out=tmp_path / "kept", **options)
-    monkeypatch.setattr(sys.modules["metier.adapt"], "n_frozen_layers", lambda *_: 0)
+    monkeypatch.setattr(field, "n_frozen_layers", lambda *_: 0)
     adapt(str(rows), model=str(model), out=tmp_path / "plain", **options)
     found, expected = (
         [step["loss"] for step in read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("kept", "plain")

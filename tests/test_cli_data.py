@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from command_line import metier, valves, write_rows
+from metier.sources import general
 from small_files import pdf
+from tiny import save_tiny
 
 
 def check(*arguments: str | Path) -> dict[str, Any]:
@@ -46,7 +48,8 @@ def test_good_data_is_ready_and_shown_as_it_was_parsed(tmp_path: Path) -> None:
     found = check(data)
     assert found["files"][0]["status"] == "ok"
     assert found["rows"]["total"] == found["examples"] == found["documents"]["total"] == 80
-    assert found["duplicates"] == {"rows": 0, "share": 0.0}
+    assert not any(found["duplicates"].values())
+    assert found["power"].pop("detectable") > 0
     assert found["power"] == {"unit": "row", "held_out": 20, "test": 10, "needed": 10, "can_tell": True}
     assert found["formats"][0]["shown"][2].startswith("user: When does valve 2 close? | assistant: Valve 2")
     assert len(found["formats"][0]["shown"]) == 3
@@ -55,7 +58,40 @@ def test_good_data_is_ready_and_shown_as_it_was_parsed(tmp_path: Path) -> None:
     assert found["warnings"] == []
     printed = metier("check", data).out
     assert "nothing wrong was found" in printed
-    assert printed.endswith("Ready.\n")
+    assert printed.startswith("Ready.\n")
+
+
+def test_check_says_all_that_was_found_in_one_object(tmp_path: Path) -> None:
+    found = check(write_rows(tmp_path / "v.jsonl", valves()))
+    parts = {"files", "rows", "duplicates", "leaks", "privacy", "language", "quality", "jargon", "power", "warnings"}
+    assert parts <= found.keys()
+    assert found["language"] == {"main": "", "looked_at": 0, "texts": {}, "others": 0, "listed": []}
+    assert found["leaks"]["general"]["leaked"] == 0 < found["leaks"]["general"]["measured"]
+
+
+def test_leaks_and_identifiers_are_serious_and_come_before_what_is_minor(tmp_path: Path) -> None:
+    question = next(r.request for r in general.measured_requests())
+    odd = [
+        {"question": question, "answer": "I would rather not say what it is."},
+        {"question": "Who opens valve 7?", "answer": "Ask ann@example.org, she has the key to the valves."},
+    ]
+    data = write_rows(tmp_path / "v.jsonl", [*valves(100), *odd])
+    found = check(data)
+    assert [w["severity"] for w in found["warnings"]] == ["serious", "serious"]
+    assert "2 general items in training text" in found["warnings"][0]["problem"]
+    assert "1 row with identifiers (email; first: v.jsonl:102)" in found["warnings"][1]["problem"]
+    assert found["privacy"]["identifiers"] == {"email": 1}
+    assert check(data, "--privacy", "drop")["rows"]["private"] == 1
+    lines = metier("check", data).out.splitlines()
+    assert lines[0].startswith("It can be trained, but mind the first of these")
+    assert any("v.jsonl:102" in line for line in lines[1:8])
+
+
+def test_training_text_that_repeats_a_benchmark_is_told(tmp_path: Path) -> None:
+    exam = write_rows(tmp_path / "exam.jsonl", [{"stem": valves()[3]["question"], "options": ["one", "two"]}])
+    found = check(write_rows(tmp_path / "v.jsonl", valves()), "--benchmark", exam)
+    assert found["leaks"]["benchmarks"]["leaked"] == 1
+    assert "1 benchmark row in training text" in found["warnings"][0]["problem"]
 
 
 def test_too_few_documents_are_foretold_to_be_a_verdict_of_cannot_tell(tmp_path: Path) -> None:
@@ -125,3 +161,15 @@ def test_check_of_nothing_readable_is_one_line_and_exit_code_2(tmp_path: Path) -
     (tmp_path / "v.jsonl").write_bytes(b"\x00\x01\xff")
     shown = metier("check", tmp_path / "v.jsonl", "--json")
     assert (shown.code, shown.out, shown.err.count("\n")) == (2, "", 1)
+
+
+def test_with_a_model_three_rows_are_shown_as_it_sees_them_and_damaged_ones_surprise_it(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model")
+    rows = [{"text": f"The valve {n} closes at {n} bar, and the pump starts again after it. " * 4} for n in range(30)]
+    rows.append({"text": "".join(chr(0x3B1 + 7 * n % 24) for n in range(400))})
+    found = check(write_rows(tmp_path / "t.jsonl", rows), "--model", str(model))
+    assert len(found["read"]["shown"]) == 3
+    assert all(row.count("«") == row.count("»") == 1 for row in found["read"]["shown"])
+    assert found["read"]["never_end"] == 0
+    tails = found["read"]["surprise"]
+    assert "t.jsonl:31" in {row["id"] for row in tails["low"] + tails["high"]}

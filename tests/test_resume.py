@@ -17,7 +17,7 @@ import metier.adapt  # noqa: F401  # so that sys.modules holds the module
 import small
 from command_line import metier as command
 from command_line import valves, write_rows
-from metier import origin
+from metier import field, origin
 from metier.adapt import adapt
 from metier.errors import MetierError, RunError
 from metier.evidence import measure, planning
@@ -102,7 +102,7 @@ MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "answering": lambda patch: kill_at(patch, measure, "encode_items"),
     "the base arm": lambda patch: kill_at(patch, measure, "score_arm"),
     "between": lambda patch: kill_at(patch, main_path, "Journal"),
-    "the longest pack": lambda patch: kill_at(patch, main_path, "try_longest_pack"),
+    "the longest pack": lambda patch: kill_at(patch, field, "try_longest_pack"),
     "training": kill_in_training,
     "the adapter": lambda patch: kill_at(patch, main_path, "save_trained"),
     "the adapted arm": lambda patch: kill_at(patch, measure, "adapted_arm"),
@@ -138,7 +138,7 @@ PROBED = OPTIONS | {"step_tokens": 250}
 IN_PROBE, AFTER_PROBE = "in the probe", "before the first checkpoint"
 PROBE_MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     IN_PROBE: lambda patch: kill_in_training(patch, at=4),
-    AFTER_PROBE: lambda patch: kill_at(patch, main_path, "train"),
+    AFTER_PROBE: lambda patch: kill_at(patch, field, "train"),
     "after the first checkpoint": lambda patch: kill_in_training(patch, at=7),
     "after an anchor": lambda patch: kill_in_training(patch, at=10),
     "the adapter": lambda patch: kill_at(patch, main_path, "save_trained"),
@@ -171,7 +171,7 @@ def test_killed_in_or_after_the_probe_it_ends_as_a_run_never_stopped_and_tries_n
     if moment in (IN_PROBE, AFTER_PROBE):
         assert not list(run.glob("checkpoints/*"))
     else:
-        kill_at(monkeypatch, main_path, "probe")
+        kill_at(monkeypatch, field, "probe")
     adapt(resume=run)
     assert_identical(run, looked)
     assert_same_choice(run, looked)

@@ -40,7 +40,9 @@ def test_what_the_file_leaves_out_has_its_default() -> None:
 
 
 def test_an_unknown_key_is_refused_and_the_known_ones_named() -> None:
-    with pytest.raises(MetierError, match="unknown setting learning_rate: the settings are alpha, budget_forgetting, "):
+    with pytest.raises(
+        MetierError, match="unknown setting learning_rate: the settings are alpha, benchmark, budget_forgetting, "
+    ):
         from_toml('data = ["x"]\nlearning_rate = 1e-3')
     with pytest.raises(MetierError, match="unknown setting b"):
         from_mapping({"data": ["x"], "b": 1, "c": 2})

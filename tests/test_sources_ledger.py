@@ -28,7 +28,7 @@ def test_before_training_everything_that_was_kept_counts_as_read(ledger):
 
 
 def test_after_training_every_row_ends_where_it_went(ledger):
-    ledger.drop("a.jsonl:4", "duplicate")
+    ledger.drop("a.jsonl:4", "duplicate", "repeats a.jsonl:1")
     ledger.settle(held_out=["a.jsonl:1"], trained=["a.jsonl:2", "a.jsonl:3"], cut={"a.jsonl:2": 5})
     account = ledger.as_json()
     expected = {
@@ -76,7 +76,7 @@ def test_a_rejected_file_is_counted_with_the_bytes_it_has_on_the_disk(ledger):
     ],
 )
 def test_a_settlement_that_cannot_be_true_is_refused(ledger, settled, words):
-    ledger.drop("a.jsonl:4", "too_short")
+    ledger.drop("a.jsonl:4", "too_short", "has 3 characters")
     with pytest.raises(RuntimeError, match=words):
         ledger.settle(**settled)
 

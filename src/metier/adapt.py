@@ -29,7 +29,7 @@ from metier.sources.general import texts
 from metier.sources.ledger import Ledger
 from metier.sources.mine import mined_terms
 from metier.sources.read import Corpus, ReadOptions, read_corpus
-from metier.sources.shown import found_lines, left_out_files
+from metier.sources.shown import found_lines, left_out_files, removed_lines
 from metier.sources.split import Split, split_corpus
 from metier.training import parallel
 from metier.training.journal import Journal
@@ -101,6 +101,7 @@ def adapt(
             say.say(line)
         write_beginning(run, origin, corpus, split, planned, threads)
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay)
+        leaks = measure.leaks_of(subject, split, before.replay, planned.replay)
         journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
         beside = beside_field(subject, split, planned, before.replay)
         field = train_field(subject, split, planned, beside, journal)
@@ -116,7 +117,7 @@ def adapt(
         after = measure.adapted_arm(subject, subject.reader, before)
         results = {
             "schema": conclude.SCHEMA,
-            **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
+            **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting, leaks),
             "model": conclude.model_facts(
                 subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
             ),
@@ -139,11 +140,20 @@ def require_nothing_beside(resume: str | Path, given: Sequence[object]) -> None:
 
 
 def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus, Split]:
-    corpus = read_corpus(settings.data, ReadOptions(settings.fields, settings.skip_bad_rows, password=password), say)
+    options = ReadOptions(
+        settings.fields,
+        settings.skip_bad_rows,
+        password=password,
+        privacy=settings.privacy,
+        select=settings.select,
+    )
+    corpus = read_corpus(settings.data, options, say)
     for line in (line for found in corpus.formats for line in found_lines(found)):
         say.say(line)
     if left_out := left_out_files(corpus.files):
         say.say(f"{len(corpus.files):,} files, of which {left_out} (the ledger says which)")
+    for line in removed_lines(corpus):
+        say.say(line)
     split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)
     if not split.train:
         raise DataError(f"{settings.data[0]} leaves nothing to train on after the split: add documents.")

@@ -54,7 +54,7 @@ def prove(
     run = RunFolder(out or default_folder(data[0]))
     run.require_free()
     parallel.join(settings.rank_timeout, chosen(settings.device))
-    corpus = read_corpus(data, ReadOptions(dict(fields or {}), skip_bad_rows))
+    corpus = read_corpus(data, ReadOptions(dict(fields or {}), skip_bad_rows, privacy=settings.privacy))
     unit: Unit = "row" if all(e.document == e.id for e in corpus.examples) else "document"
     split = Split(train=[], select=[], test=corpus.examples, unit=unit, seed=settings.seed)
     subject, proved = _load(settings, run, say, adapter, model)

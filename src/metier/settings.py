@@ -11,6 +11,7 @@ from metier.errors import MetierError
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 BY_DATA = -1.0  # of --replay: as the kind of the data asks for
+PRIVACY = ("report", "mask", "drop")
 METHODS = ("lora", "rslora", "dora", "pissa", "tokens", "full")
 DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -55,6 +56,9 @@ class Settings:
     step_tokens: int = _setting(2048, "tokens in one optimizer step")
     pack_tokens: int = _setting(1024, "tokens in one forward pass; memory grows with it")
     max_epochs: int = _setting(4, "passes over the training rows, at most")
+    benchmark: tuple[str, ...] = _setting((), "texts or questions of a benchmark, to see whether the data repeats them")
+    privacy: str = _setting("report", "identifiers in the texts (e-mail, phone, cards, keys, …): report, mask or drop")
+    select: float = _setting(1.0, "share of the rows to learn from, those closest to the field first (1: all)")
     held_out: float = _setting(0.1, "share of the documents held out, half to choose on and half to test on")
     evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
@@ -116,6 +120,8 @@ class Settings:
             ),
             (self.method != "tokens" or bool(self.new_tokens), "--method tokens needs terms: give --new-tokens."),
             (self.evidence in {"none", "quick", "full"}, f"--evidence {self.evidence}: choose none, quick or full."),
+            (0 < self.select <= 1, f"--select {self.select:g}: give a share above 0, up to 1."),
+            (self.privacy in PRIVACY, f"--privacy {self.privacy}: choose report, mask or drop."),
             (self.step_tokens >= self.pack_tokens > 0, "--step-tokens must not be smaller than --pack-tokens."),
             (self.r > 0 and self.alpha > 0, "--r and --alpha must be positive."),
         )

@@ -8,6 +8,15 @@ import typer
 from metier.cli.options import AsJson, Data, Password, SkipBadRows, takes
 from metier.cli.terminal import complain, progress, table, write, write_json
 
+ByModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="let this base model read 64 rows: how it sees them, which surprise it",
+        show_default=False,
+    ),
+]
 Files = Annotated[list[str], typer.Argument(metavar="FILE", help="files, folders or pack:NAME", show_default=False)]
 
 
@@ -31,21 +40,26 @@ def read(files: Files, fields: dict[str, str], skip_bad_rows: SkipBadRows = Fals
         complain("left out " + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in left_out.items()) + ".")
 
 
-@takes(settings=("held_out", "seed"), row_fields=True)
+@takes(settings=("held_out", "seed", "privacy", "benchmark"), row_fields=True)
 def check(
-    data: Data, settings: dict[str, Any], fields: dict[str, str], password: Password = "", as_json: AsJson = False
+    data: Data,
+    settings: dict[str, Any],
+    fields: dict[str, str],
+    password: Password = "",
+    model: ByModel = "",
+    as_json: AsJson = False,
 ) -> None:
-    """Say what is in the data, what is wrong with it, and what it could prove; no model is loaded."""
+    """Say what is in the data, what is wrong with it, and what it could prove; no model is loaded unless named."""
     from metier.check import check as check_it
 
     with progress("") as shown:
-        found = check_it(*data, fields=fields, password=password, progress=shown, **settings)
+        found = check_it(*data, fields=fields, password=password, model=model, progress=shown, **settings)
     if as_json:
         write_json(found)
     else:
-        for part in (_files(found), *_formats(found), _counts(found), _power(found), _warnings(found)):
+        write(found["sentence"] + "\n")
+        for part in (_warnings(found), _counts(found), *_formats(found), *_as_seen(found), _files(found)):
             write(part + "\n")
-        write(found["sentence"])
 
 
 def _files(found: dict[str, Any]) -> str:
@@ -58,26 +72,34 @@ def _formats(found: dict[str, Any]) -> list[str]:
     return ["\n".join([one["found"], *(f"    {line}" for line in one["shown"])]) for one in found["formats"]]
 
 
-def _counts(found: dict[str, Any]) -> str:
-    rows, documents, tokens = found["rows"], found["documents"], found["tokens"]
-    share = documents["largest_share"]
-    largest = f"{share:.0%}" if share >= 0.01 else "under 1%"
-    left_out = ", ".join(f"{rows[name]:,} {name.replace('_', ' ')}" for name in ("duplicate", "too_short", "rejected"))
-    return "\n".join(
-        (
-            f"rows       {rows['total']:,}: {found['examples']:,} to learn from; {left_out}",
-            f"documents  {documents['total']:,}; the largest holds {largest} of the text",
-            f"tokens     about {tokens['learned']:,} learned and {tokens['prompt']:,} read as questions "
-            f"({tokens['characters_per_token']} characters each)",
-        )
+def _as_seen(found: dict[str, Any]) -> list[str]:
+    read = found.get("read")
+    return (
+        [f"as {read['model']} sees it, what is learned between « and »:\n{row}" for row in read["shown"]]
+        if read
+        else []
     )
 
 
-def _power(found: dict[str, Any]) -> str:
-    power = found["power"]
-    return (
-        f"held out   {power['held_out']:,} {power['unit']}s, {power['test']:,} of them for the verdict, "
-        f"which needs {power['needed']}"
+def _counts(found: dict[str, Any]) -> str:
+    rows, documents, tokens, power = found["rows"], found["documents"], found["tokens"], found["power"]
+    share = documents["largest_share"]
+    largest = f"{share:.0%}" if share >= 0.01 else "under 1%"
+    names = ("duplicate", "near_duplicate", "private", "too_short", "rejected")
+    left_out = ", ".join(f"{rows[name]:,} {name.replace('_', ' ')}" for name in names if rows[name])
+    smallest = f"; they could show a gain of about {power['detectable']:.0%} or more" if power["detectable"] else ""
+    words = ", ".join(term["term"] for term in found["jargon"][:12])
+    return "\n".join(
+        (
+            f"rows       {rows['total']:,}: {found['examples']:,} to learn from; left out: {left_out or 'none'}",
+            f"documents  {documents['total']:,}; the largest holds {largest} of the text",
+            f"tokens     about {tokens['learned']:,} learned and {tokens['prompt']:,} read as questions "
+            f"({tokens['characters_per_token']} characters each)",
+            f"held out   {power['held_out']:,} {power['unit']}s, {power['test']:,} of them for the verdict, "
+            f"which needs {power['needed']}{smallest}",
+            f"language   {found['language']['main'] or 'too little text to tell'}",
+            f"jargon     {words or 'none found'}",
+        )
     )
 
 

@@ -24,6 +24,7 @@ EVIDENCE = (
     "rank_timeout",
 )
 PANELS = {
+    "Data": ("privacy", "select", "benchmark"),
     "Plan": ("minutes", "tokens", "mix", "evidence", "held_out", "budget_forgetting", "general"),
     "Training": (
         "method",

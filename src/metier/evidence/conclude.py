@@ -8,15 +8,17 @@ from typing import Any
 
 from peft import PeftModel
 
-from metier.evidence.gain import gain
+from metier.evidence.gain import FIELD_SLICE, gain
 from metier.evidence.measure import After, Before, answers_as_samples
 from metier.evidence.preferences import preferences
 from metier.evidence.retention import retention
 from metier.evidence.verdict import decide
+from metier.evidence.withheld import ALL_LEAKED, clean_items, leak_reasons, withhold
 from metier.models.adapters import weights_moved
 from metier.models.load import BaseModel
 from metier.sources import general
 from metier.sources.formats.outcome import LEFT_OUT
+from metier.sources.leaks import Leaks
 from metier.sources.read import Corpus
 from metier.sources.split import Split, Unit
 from metier.training.loop import Trained
@@ -30,12 +32,24 @@ NOT_MEASURED = {
 }
 
 
-def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dict[str, Any]:
-    """gain, retention, preferences where there are any, samples and the verdict on them; the verdict alone when nothing
-    was measured."""
+def verdict_part(before: Before, after: After, unit: Unit, margin: float, leaks: Leaks | None = None) -> dict[str, Any]:
+    """gain, retention, preferences where there are any, leaks, samples and the verdict on them; the verdict alone when
+    nothing was measured.
+
+    leaks: what of the measured text was trained on; None when that is not known
+    """
     if not before.items.field:
         return {"verdict": NOT_MEASURED}
-    gained = gain(before.base.scores, after.adapted.scores)
+    leaks = leaks or Leaks()
+    arms = before.base.scores, after.adapted.scores
+    clean = tuple(clean_items(arm, leaks) for arm in arms)
+    found = {"leaks": leaks.as_json()}
+    n_leaked = len(arms[0]) - len(clean[0])
+    if n_leaked:
+        found["leaks"]["gain_with_leaks"] = gain(*arms)
+    if not any(record["slice"] == FIELD_SLICE for record in clean[0]):
+        return {"verdict": ALL_LEAKED, **found}
+    gained = gain(*clean)
     retained = retention(
         before.base.scores,
         after.adapted.scores,
@@ -45,11 +59,16 @@ def verdict_part(before: Before, after: After, unit: Unit, margin: float) -> dic
         after.adapted.answers,
         text_margin=margin,
     )
+    items = before.items
+    measured = {*(e.id for e in items.texts), *(r.id for r in items.requests), *(c.id for c in items.choices)}
+    retained = withhold(retained, leaks, measured)
+    verdict = decide(gained, retained, unit)
     return {
-        "verdict": decide(gained, retained, unit),
+        "verdict": {**verdict, "reasons": [*leak_reasons(leaks, n_leaked), *verdict["reasons"]]},
         "gain": {**gained, "foretold_relative_detectable": before.foretold},
         "retention": {"pack": f"general pack, version {general.VERSION}", **retained},
         **({"preferences": preferences(before.preferences, after.preferences)} if before.preferences else {}),
+        **found,
         "samples": answers_as_samples(before, after),
     }
 

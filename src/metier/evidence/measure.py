@@ -25,8 +25,10 @@ from metier.settings import Settings
 from metier.sources import general
 from metier.sources.examples import Example, Message
 from metier.sources.general import Request
+from metier.sources.leaks import Leaks, find_leaks
 from metier.sources.ledger import Ledger
-from metier.sources.split import Unit
+from metier.sources.shown import leak_lines
+from metier.sources.split import Split, Unit
 from metier.sources.wheels import cache_folder
 from metier.training import parallel
 from metier.training.plan import EvidencePlan
@@ -116,6 +118,22 @@ def base_arm(
     if items.field:
         say.say(detectable_line(kept.arm, unit, foretold))
     return Before(items, kept.arm, replay, requests, shown, kept.samples, foretold, kept.seconds, kept.preferences)
+
+
+def leaks_of(subject: Subject, split: Split, replay: Sequence[Answer], wanted: ReplayPlan) -> Leaks:
+    """What of the measured text is trained on; said before the time is spent."""
+    settings = subject.settings
+    own = general.own_texts(settings.general)
+    found = find_leaks(
+        (*split.train, *(own.replayed if wanted.yours else ())),
+        (*split.select, *split.test),
+        [(answer.request, answer.answer) for answer in replay],
+        own.measured,
+        settings.benchmark,
+    )
+    for line in leak_lines(found, split.unit):
+        subject.say.say(line)
+    return found
 
 
 def _score_base(

@@ -185,6 +185,9 @@ def _unsure_retention(
     gain: Mapping[str, Any], undecided: Sequence[Slice], missing: Sequence[str], unit: str
 ) -> tuple[str, list[str]]:
     doubts = []
+    if leaked := [one for one in undecided if one.get("leaked")]:
+        undecided = [one for one in undecided if one not in leaked]
+        doubts.append(f"what measures {_listed([readable(one['name']) for one in leaked])} was trained on")
     if undecided:
         worst = _worst(undecided)
         others = f" and {_count(len(undecided) - 1, 'other slice')}" if len(undecided) > 1 else ""
@@ -196,6 +199,8 @@ def _unsure_retention(
         doubts.append(f"{said} {'was' if len(missing) == 1 else 'were'} not measured")
     sentence = f"Cannot tell. {_gain_sentence(gain, unit)} Whether it forgot is open: {'; '.join(doubts)}."
     reasons = [_what_would_settle(one) for one in undecided]
+    if leaked:
+        reasons.append("Leave the texts and questions of the general pack out of the data; results.json lists them.")
     if missing:
         reasons.append(
             "Measure the model as it is used, by general requests in the chat template: "

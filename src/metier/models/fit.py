@@ -56,7 +56,7 @@ def sizes_of(model: PreTrainedModel, method: str, r: int, alpha: int, seed: int,
     """
     n_parameters = sum(p.numel() for p in model.parameters())
     # The start of PiSSA is a decomposition and that of DoRA a norm of numbers, which are not there: their sizes are.
-    # New tokens are not known yet: LoRA stands for their rows.
+    # New tokens are not known yet: LoRA, which takes more, stands for their rows.
     plain, n_ranks = {"pissa": ("lora", 2), "dora": ("lora", 1), "tokens": ("lora", 1)}.get(method, (method, 1))
     adapted = add_method(model, plain, n_ranks * r, n_ranks * alpha, seed, top_layers)
     counted = products(adapted)

@@ -19,6 +19,10 @@ BUCKETS = {
     "too_short": ("too short", "nothing to learn from"),
     "cleaned": ("cleaned", "markup of the format, unused fields, white space"),
     "rejected": ("rejected", "could not be read"),
+    "near_duplicate": ("near duplicate", "stands elsewhere almost word for word"),
+    "boilerplate": ("boilerplate", "lines that recur over the texts"),
+    "not_selected": ("not selected", "least like the field, by --select"),
+    "private": ("private", "identifiers that were masked, and what was left out for them"),
 }
 SAME_FRAGMENTATION = 0.05
 MOST_REJECTED = 20  # shown one by one

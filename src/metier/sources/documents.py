@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 MIN_INSTRUCTION_ROWS = 20
 INSTRUCTION_SHARE = 0.05
+LONG_ANSWER = 80  # characters; rows with the same long answer are one document, or it would be held out and trained
 
 
 def digest(text: str) -> bytes:

@@ -6,13 +6,13 @@ from typing import Literal
 Role = Literal["system", "user", "assistant"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     role: Role
     content: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One row as the model will learn it: plain text (`text`) or a conversation (`messages`), never both.
 
@@ -51,3 +51,11 @@ class Example:
         if self.rejected:
             return "".join(m.content for m in self.messages[:-1])
         return "".join(m.content for m in self.messages if m.role != "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An example before its document is settled; `shared` ties it to rows with the same prompt or context."""
+
+    example: Example
+    shared: tuple[bytes, ...] = ()

@@ -6,22 +6,42 @@ the like that are then taken out; that of parquet, hub and spreadsheet rows is t
 text of its own, its members have. A file that gave nothing was not decoded: the bytes on the disk stand for its text,
 and they are rejected.
 
-The raw bytes of a row = cleaned + prompt + learned. What is cleaned is the remainder: markup of the format, unused
-fields, white space.
+The raw bytes of a row = cleaned + prompt + learned + what was taken out of it (boilerplate lines, identifiers). What is
+cleaned is the remainder: markup of the format, unused fields, white space. A mask is no byte of the source: it is not
+counted, and neither is what the window cuts of it.
 """
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from metier.sources.formats.outcome import LEFT_OUT, Status
 
-Bucket = Literal["read", "cleaned", "duplicate", "too_short", "cut", "held_out", "masked", "trained", "rejected"]
+Bucket = Literal[
+    "read",
+    "cleaned",
+    "boilerplate",
+    "duplicate",
+    "near_duplicate",
+    "private",
+    "not_selected",
+    "too_short",
+    "cut",
+    "held_out",
+    "masked",
+    "trained",
+    "rejected",
+]
+Dropped = Literal["duplicate", "near_duplicate", "private", "not_selected", "too_short"]
 BYTE_BUCKETS: tuple[Bucket, ...] = (
     "read",
     "cleaned",
+    "boilerplate",
     "duplicate",
+    "near_duplicate",
+    "private",
+    "not_selected",
     "too_short",
     "cut",
     "held_out",
@@ -29,7 +49,18 @@ BYTE_BUCKETS: tuple[Bucket, ...] = (
     "trained",
     "rejected",
 )
-ROW_BUCKETS: tuple[Bucket, ...] = ("read", "duplicate", "too_short", "cut", "held_out", "trained", "rejected")
+ROW_BUCKETS: tuple[Bucket, ...] = (
+    "read",
+    "duplicate",
+    "near_duplicate",
+    "private",
+    "not_selected",
+    "too_short",
+    "cut",
+    "held_out",
+    "trained",
+    "rejected",
+)
 # A row cut into sections can end in several; it is counted under the first of these that any of its sections reached.
 SECTION_ORDER: tuple[Bucket, ...] = ("trained", "held_out", "cut", "read")
 
@@ -59,13 +90,24 @@ class FileRead:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The bytes of one example. `row` is the id of the source row, another one than the example's own for sections."""
+    """The bytes of one example. `row` is the id of the source row, another one than the example's own for sections.
+
+    has_masks  its text holds masks, so it is longer than its own learned bytes
+    """
 
     row: str
     raw_bytes: int
     prompt_bytes: int
     learned_bytes: int
-    dropped: Literal["", "duplicate", "too_short"] = ""
+    dropped: Dropped | Literal[""] = ""
+    boilerplate_bytes: int = 0
+    private_bytes: int = 0
+    has_masks: bool = False
+
+    @property
+    def cleaned_bytes(self) -> int:
+        kept = self.prompt_bytes + self.learned_bytes
+        return self.raw_bytes - kept - self.boilerplate_bytes - self.private_bytes
 
 
 class Ledger:
@@ -77,6 +119,7 @@ class Ledger:
     def __init__(self) -> None:
         self.files: list[FileRead] = []
         self.rejected: list[dict[str, str]] = []
+        self.removed: list[dict[str, str]] = []
         self._accounts: dict[str, Account] = {}
         self._rejected_bytes = 0
         self._rejected_rows = 0
@@ -104,21 +147,46 @@ class Ledger:
         self._rejected_rows += 1
         self.rejected.append({"where": where, "why": why})
 
-    def drop(self, example_id: str, bucket: Literal["duplicate", "too_short"]) -> None:
+    def drop(self, example_id: str, bucket: Dropped, why: str) -> None:
         """Take an example out of the corpus; its text is counted under `bucket`."""
-        old = self._accounts[example_id]
-        self._accounts[example_id] = Account(old.row, old.raw_bytes, old.prompt_bytes, old.learned_bytes, bucket)
+        self._accounts[example_id] = replace(self._accounts[example_id], dropped=bucket)
+        self.removed.append({"where": example_id, "bucket": bucket, "why": why})
+
+    def take_boilerplate(self, example_id: str, n_bytes: int) -> None:
+        """Bytes of a plain text that are not learned, because they stand in many others."""
+        account = self._accounts[example_id]
+        self._accounts[example_id] = replace(
+            account, learned_bytes=account.learned_bytes - n_bytes, boilerplate_bytes=n_bytes
+        )
+
+    def take_private(self, example_id: str, prompt_bytes: int, learned_bytes: int, why: str) -> None:
+        """Bytes of the prompt and of the learned text for which masks stand now."""
+        account = self._accounts[example_id]
+        self._accounts[example_id] = replace(
+            account,
+            prompt_bytes=account.prompt_bytes - prompt_bytes,
+            learned_bytes=account.learned_bytes - learned_bytes,
+            private_bytes=prompt_bytes + learned_bytes,
+            has_masks=True,
+        )
+        self.removed.append({"where": example_id, "bucket": "private", "why": why})
 
     def split_example(self, example_id: str, pieces: Mapping[str, int]) -> None:
-        """Replace a plain text by its sections: {section id: learned bytes}.
+        """Replace a plain text by its sections: {section id: bytes of its text}.
 
-        What lies between the sections (blank lines) becomes cleaned, on the account of the first.
+        What lies between the sections (blank lines) becomes cleaned, on the account of the first, where what was taken
+        out of the text stays, too. The bytes of masks are taken off the first sections that hold as many.
         """
         whole = self._accounts.pop(example_id)
-        between = whole.raw_bytes - sum(pieces.values())
-        for section_id, learned_bytes in pieces.items():
-            self._accounts[section_id] = Account(whole.row, learned_bytes + between, 0, learned_bytes)
-            between = 0
+        of_masks = max(0, sum(pieces.values()) - whole.learned_bytes)
+        between = whole.raw_bytes - min(sum(pieces.values()), whole.learned_bytes)
+        left = replace(whole, raw_bytes=between, prompt_bytes=0)
+        for section_id, text_bytes in pieces.items():
+            masks = min(of_masks, text_bytes)
+            of_masks -= masks
+            n_bytes = text_bytes - masks
+            self._accounts[section_id] = replace(left, raw_bytes=left.raw_bytes + n_bytes, learned_bytes=n_bytes)
+            left = replace(left, raw_bytes=0, boilerplate_bytes=0, private_bytes=0)
 
     def settle(
         self,
@@ -138,8 +206,9 @@ class Ledger:
         Raises:
             RuntimeError: an id is unknown, was dropped, or is on both sides; or more is cut than there was.
         """
-        self._held_out, self._trained, self._cut = frozenset(held_out), frozenset(trained), dict(cut)
-        self._unreached = dict(unreached or {})
+        self._held_out, self._trained = frozenset(held_out), frozenset(trained)
+        self._cut = {i: self._without_masks(i, n) for i, n in cut.items()}
+        self._unreached = {i: self._without_masks(i, n, self._cut.get(i, 0)) for i, n in (unreached or {}).items()}
         if both := self._held_out & self._trained:
             raise RuntimeError(f"{len(both)} examples are held out and trained at once, {min(both)} among them")
         for example_id in (*self._held_out, *self._trained, *self._cut):
@@ -168,7 +237,9 @@ class Ledger:
     def bytes_by_bucket(self) -> dict[str, int]:
         counts: Counter[str] = Counter(rejected=self._rejected_bytes)
         for example_id, account in self._accounts.items():
-            counts["cleaned"] += account.raw_bytes - account.prompt_bytes - account.learned_bytes
+            counts["cleaned"] += account.cleaned_bytes
+            counts["boilerplate"] += account.boilerplate_bytes
+            counts["private"] += account.private_bytes
             cut = self._cut.get(example_id, 0)
             bucket = self._bucket(example_id, account)
             unreached = self._unreached.get(example_id, 0)
@@ -191,7 +262,7 @@ class Ledger:
     def check(self) -> None:
         """Raises RuntimeError, an error of ours and not of the user, when the sums do not add up."""
         for example_id, account in self._accounts.items():
-            if account.raw_bytes < account.prompt_bytes + account.learned_bytes:
+            if min(account.cleaned_bytes, account.prompt_bytes, account.learned_bytes) < 0:
                 raise RuntimeError(f"the ledger has more text than source for {example_id}: {account}")
         if self._between_rows() < 0:
             raise RuntimeError(
@@ -212,7 +283,15 @@ class Ledger:
             "rows": {"total": self._total_rows(), **self.rows_by_bucket()},
             "files": [asdict(file) for file in self.files],
             "rejected": list(self.rejected),
+            "removed": list(self.removed),
         }
+
+    def _without_masks(self, example_id: str, n_bytes: int, elsewhere: int = 0) -> int:
+        """Bytes of a text that were not reached, but for those of masks: never more than the source has."""
+        account = self._accounts.get(example_id)
+        if account is None or not account.has_masks:
+            return n_bytes
+        return min(n_bytes, account.learned_bytes - elsewhere)
 
     def _bucket(self, example_id: str, account: Account) -> Bucket:
         if account.dropped:

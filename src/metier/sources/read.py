@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from metier.errors import DataError
 from metier.progress import Progress, Silent
-from metier.sources.documents import digest, merged_documents
-from metier.sources.examples import Example
+from metier.settings import Settings
+from metier.sources.clean import Findings, clean
+from metier.sources.documents import LONG_ANSWER, digest, merged_documents
+from metier.sources.examples import Draft, Example
 from metier.sources.find import DESCRIBES, DESCRIBES_DATA, Source, find_sources
 from metier.sources.formats.files import FileFound, suffix_of
 from metier.sources.formats.outcome import LEFT_OUT, Status, UnreadableError, document
@@ -25,9 +27,6 @@ MANY_FILES = 8  # before which there is no bar
 AS_TABLE = "its columns are no question and answer, so it is read as a text; name them to learn rows"
 
 
-LONG_ANSWER = 80  # characters; rows with the same long answer are one document, or it would be held out and trained
-
-
 @dataclass(frozen=True)
 class ReadOptions:
     """How to read.
@@ -35,12 +34,16 @@ class ReadOptions:
     fields          part → field, where the usual names do not fit: {"question": "my_q", "document": "topic"}
     skip_bad_rows   count bad rows and files as rejected, and go on
     min_characters  a plain text shorter than this is left out
+    privacy         what becomes of identifiers: report, mask or drop
+    select          the share of the rows that stay, the closest to the field first
     password        opens the locked files among them
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
     skip_bad_rows: bool = False
     min_characters: int = MIN_CHARACTERS
+    privacy: str = Settings.privacy
+    select: float = 1.0
     password: str = ""
 
 
@@ -57,23 +60,16 @@ class FormatFound:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What will be learned, too short texts and exact duplicates gone, and the account of everything that was read."""
+    """What will be learned, clean, with what cleaning found and the account of everything that was read."""
 
     examples: list[Example]
     ledger: Ledger
     formats: list[FormatFound]
+    findings: Findings
 
     @property
     def files(self) -> list[FileRead]:
         return self.ledger.files
-
-
-@dataclass(frozen=True)
-class Draft:
-    """An example before its document is settled; `shared` ties it to rows with the same prompt or context."""
-
-    example: Example
-    shared: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +105,7 @@ def read_corpus(paths: Sequence[str], options: ReadOptions | None = None, progre
     drafts = [draft for one in found for draft in _with_group(one.drafts, one.name if several else "")]
     formats = [one.format for one in found]
     kept = _without_short_and_repeated(drafts, options.min_characters, ledger)
+    kept, findings = clean(kept, ledger, options.privacy, options.min_characters, options.select)
     if not kept:
         counts = ", ".join(f"{n} {bucket.replace('_', ' ')}" for bucket, n in ledger.rows_by_bucket().items() if n)
         first = f"; first of all {ledger.rejected[0]['where']}: {ledger.rejected[0]['why']}" if ledger.rejected else ""
@@ -118,7 +115,7 @@ def read_corpus(paths: Sequence[str], options: ReadOptions | None = None, progre
         )
     documents = merged_documents([draft.example.document for draft in kept], [draft.shared for draft in kept])
     examples = [replace(draft.example, document=document) for draft, document in zip(kept, documents, strict=True)]
-    return Corpus(examples, ledger, _text_files_together(formats))
+    return Corpus(examples, ledger, _text_files_together(formats), findings)
 
 
 def _contents(
@@ -312,16 +309,16 @@ def _lacks_group(example: Example) -> bool:
 def _without_short_and_repeated(drafts: list[Draft], min_characters: int, ledger: Ledger) -> list[Draft]:
     """Only plain texts can be too short: an answer has at least one character, or its row was bad."""
     kept: list[Draft] = []
-    seen: set[bytes] = set()
+    first: dict[bytes, str] = {}
     for draft in drafts:
         example = draft.example
-        key = digest(example.prompt_text) + digest(example.learned_text) + digest(example.rejected)
+        key = digest("\0".join((example.prompt_text, example.learned_text, example.rejected)))
         if not example.is_chat and len(example.text) < max(min_characters, 1):
-            ledger.drop(example.id, "too_short")
-        elif key in seen:
-            ledger.drop(example.id, "duplicate")
+            ledger.drop(example.id, "too_short", f"has {len(example.text)} characters")
+        elif key in first:
+            ledger.drop(example.id, "duplicate", f"repeats {first[key]} word for word")
         else:
-            seen.add(key)
+            first[key] = example.id
             kept.append(draft)
     return kept
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from metier.sources.examples import Example
 from metier.sources.find import DESCRIBES
 from metier.sources.formats.outcome import Status
+from metier.sources.leaks import Leaks
 from metier.sources.ledger import FileRead
-from metier.sources.read import FormatFound
+from metier.sources.read import Corpus, FormatFound
 
 TURN_CHARACTERS = 70
 LINE_CHARACTERS = 160
@@ -53,6 +54,43 @@ def left_out_files(files: Sequence[FileRead]) -> str:
     """How many files gave nothing, or not all, and why, as the end of a sentence; "" when all were read."""
     counts = Counter(file.status for file in files if file.reason != DESCRIBES)
     return ", ".join(f"{counts[status]} {words}" for status, words in STATUS_WORDS.items() if counts[status])
+
+
+def removed_lines(corpus: Corpus) -> list[str]:
+    """What cleaning left out or found, one line for each kind; nothing where there is nothing."""
+    found, lines = corpus.findings, []
+    if found.near:
+        name, (first, share) = next(iter(found.near.items()))
+        lines.append(f"{counted(len(found.near), 'near-duplicate')} left out: {name} repeats {share:.0%} of {first}")
+    if found.lines:
+        line, n = next(iter(found.lines.items()))
+        lines.append(f"{counted(len(found.lines), 'boilerplate line')} left out: in {n} texts {_cut(line, 60)!r}")
+    if found.private:
+        dropped = {entry["where"] for entry in corpus.ledger.removed if entry["bucket"] == "private"}
+        kept = len(found.private.keys() - dropped)
+        done = "learned as they are: --privacy mask or drop" if kept else "masked or left out"
+        lines.append(f"{counted(len(found.private), 'row')} with identifiers, {done} ({next(iter(found.private))})")
+    return lines
+
+
+def leak_lines(leaks: Leaks, unit: str) -> list[str]:
+    """What leaks, one line for each kind, with the first of it and what follows."""
+    kinds = (
+        (leaks.held_out, f"held-out {unit}", "", "left out of the gain"),
+        (leaks.general, "general item", "", "nothing is claimed of their slices"),
+        (leaks.replay, "general item", " (the replay)", "nothing is claimed of their slices"),
+        (leaks.benchmarks, "benchmark row", "", "a score on the benchmark is no evidence"),
+    )
+    return [
+        f"leak: {counted(len(found), what)} in training text{where}: {found[0].id} in {found[0].where} "
+        f"({found[0].share:.0%} of its words); {therefore}"
+        for found, what, where, therefore in kinds
+        if found
+    ]
+
+
+def counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _cut(text: str, n_characters: int) -> str:
