@@ -377,7 +377,7 @@ def test_what_does_not_fit_the_memory_is_refused_before_it_is_loaded(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparing, "free_bytes", lambda: 1_000_000)
-    monkeypatch.setattr(preparing, "load_base", lambda name, where: pytest.fail(f"{name} was loaded"))
+    monkeypatch.setattr(preparing, "load_base", lambda name, _: pytest.fail(f"{name} was loaded"))
     out = tmp_path / "run"
     with pytest.raises(ModelError, match=r"needs about 0\.1 GB to train packs of 250 tokens, and 0\.0 GB are free"):
         adapt(str(rows), model=str(model), out=out, **OPTIONS)
