@@ -112,7 +112,7 @@ def test_prove_needs_an_adapter_or_a_model(room: Path) -> None:
     [
         ("unknown.jsonl", b'{"foo": "a", "bar": "b"}\n', "its fields are foo, bar; say which to learn with --question"),
         ("empty.jsonl", b"", "is empty"),
-        ("binary.jsonl", b"\x00\x01\xff\xfe\x00PK", "binary.jsonl:1 is not UTF-8 text"),
+        ("binary.jsonl", b"\x00\x01\xff\xfe\x00PK", "binary.jsonl:1 is binary, not text"),
         (
             "null.jsonl",
             b'{"question": "a", "answer": "b"}\n{"question": "c", "answer": null}\n',

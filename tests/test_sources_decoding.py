@@ -21,6 +21,8 @@ CHINESE = "我是一只猫,还没有名字。这里是北京的冬天,外面下�
         (GERMAN, "utf-16-be"),
         ("a", "utf-8"),
         ("“smart quotes”", "cp1252"),
+        ("A naïve façade", "cp1252"),
+        ("ñandú", "cp1252"),
         (RUSSIAN, "cp1251"),
         (RUSSIAN, "koi8-r"),
         (RUSSIAN, "cp866"),

@@ -41,6 +41,7 @@ def qa(number, **more):
         ("a.jsonl", b'{"question": "a", "answer": "b"}\n{"question": \n', r"a\.jsonl:2 is not JSON"),
         ("a.csv", b"question,answer\na,b\nc,d,e\n", r"a\.csv:3 has 3 columns where the header has 2: mend the row"),
         ("a.csv", b'question,answer\na,b\nc,"d\n', r"a\.csv:3 has a quote that is never closed: mend the row"),
+        ("a.jsonl", b"{\n[\n", r"a\.jsonl:1 is not JSON .*: mend the row"),
         ("a.parquet", b"PAR1 not really", r"a\.parquet:1 is not a parquet file that can be read"),
         ("a.json", b'{"a": \n', r"a\.json:2 is not JSON .*: mend the file"),
         ("a.pdf", b"%PDF", r"a\.pdf is damaged: no PDF can be read from it: get it again"),

@@ -16,14 +16,17 @@ from metier.evidence import conclude, measure
 from metier.evidence.measure import Before, Subject
 from metier.interrupts import StopAfterStep
 from metier.models.adapters import keep_memory
+from metier.models.compiling import compile_layers, recompute_layers, wants_recomputing
+from metier.models.device import chosen, placement
 from metier.models.encoding import Encoded, Encoder
-from metier.models.fit import require_room, sizes_of
+from metier.models.fit import require_room, sizes_of, training_memory
 from metier.models.frozen import lower_outputs_kept
 from metier.models.generate import Answer
 from metier.models.load import empty_model, load_base
 from metier.models.machine import free_bytes
 from metier.models.methods import add_method, n_frozen_layers, n_trained
 from metier.models.packing import PackReader
+from metier.models.terms import NewTokens, add_terms, read_terms
 from metier.models.threads import Threads, fit_threads
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.progress import Progress, Silent
@@ -77,13 +80,15 @@ def adapt(
         settings = Settings(
             data=tuple(map(str, data)), fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options
         )
+        if settings.new_tokens:  # the terms themselves are kept: the run no longer depends on a file of them
+            settings = replace(settings, new_tokens=read_terms(settings.new_tokens))
         run = RunFolder(out or default_folder(settings.data[0]))
         run.require_free()
-        parallel.join(settings.rank_timeout)
+        parallel.join(settings.rank_timeout, chosen(settings.device))
     else:
         require_nothing_beside(resume, [*data, *filter(None, (out, fields, skip_bad_rows)), *options])
         run, settings = reopen(resume)
-        parallel.join(settings.rank_timeout)
+        parallel.join(settings.rank_timeout, chosen(settings.device))
         if parallel.by_first(run.results.exists):  # it was killed while its report was written
             run.set_status("done")
             return finish(run)
@@ -113,7 +118,7 @@ def adapt(
         journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
         field = train_field(subject, split, planned, before.replay, journal)
         save_trained(subject)
-        settle(corpus.ledger, split, field, before, subject.encoder)
+        settle(corpus.ledger, split, field, before, subject.adapted_encoder)
         write_json(run.ledger, corpus.ledger.as_json())
         if n_cut := corpus.ledger.n_cut:
             say.say(f"{n_cut} conversations did not fit the window of {subject.encoder.window} tokens and were cut")
@@ -167,6 +172,11 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
             f"{settings.data[0]} holds preferences, which are learned beside the model with its adapter switched off, "
             "and --method full has none: choose an adapter."
         )
+    if settings.new_tokens and any(e.rejected for e in split.train):
+        raise DataError(
+            f"{settings.data[0]} holds preferences, which are learned beside the base, and the base cannot read new "
+            "tokens: leave out --new-tokens."
+        )
     say.say(f"{len(corpus.examples):,} examples; {n_documents} {split.unit}s held out, half of them for the verdict")
     return corpus, split
 
@@ -175,20 +185,47 @@ def prepare(settings: Settings, run: RunFolder, say: Progress) -> Subject:
     """Load the model, if it fits, and make trainable what the method trains; before training it computes what its base
     does."""
     keep_memory()
+    where = placement(settings.device, settings.method, settings.load_in_4bit)
     method = (settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
-    free = free_bytes()  # before the other ranks of this node take their own
+    free = where.free_bytes() or free_bytes()  # before the other ranks of this node take their own
     with parallel.first_of_a_node_first():
         sizes = sizes_of(empty_model(settings.model), *method)
-        require_room(settings.model, sizes, settings.pack_tokens, free)
-        base = load_base(settings.model)
+        if where.device.type == "cpu":
+            require_room(settings.model, sizes, settings.pack_tokens, free)
+        base = load_base(settings.model, where)
     if not base.encoder.has_own_template:
         say.say(f"{base.name} has no chat template: a plain one with role headings is used and saved with it")
-    reader = PackReader(add_method(base.model, *method))
+    new = add_terms(base, settings.new_tokens) if settings.new_tokens else None
+    if new:
+        say.say(new_tokens_line(new))
+    reader = PackReader(add_method(base.model, *method, new.pieces if new else None))
     for line in reader.slower_paths():
         say.say(line)
     if settings.sharding == "fsdp" and parallel.n_ranks() > 1:
         shard(reader.model)
-    return Subject(base, reader, settings, run, say)
+    elif where.device.type == "cuda":
+        needed = training_memory(sizes, settings.pack_tokens, where.weight_bytes)
+        say.say(fit_layers(reader, settings, wants_recomputing(needed.total - needed.runtime, free)))
+    return Subject(base, reader, settings, run, say, new)
+
+
+def fit_layers(reader: PackReader, settings: Settings, tight: bool) -> str:
+    """Decoder layers as a GPU reads them best: compiled, or run again in the backward pass where memory is `tight`;
+    returns what a person is told."""
+    if tight:
+        recompute_layers(reader.inner)
+        return "memory is tight: the decoder layers run again in the backward pass instead of keeping what they made"
+    if not settings.compile:
+        return "the decoder layers run as they are (--no-compile)"
+    n_frozen = n_frozen_layers(reader.inner, settings.top_layers) if settings.top_layers else 0
+    reason = compile_layers(reader, n_frozen)
+    return f"the decoder layers cannot be compiled ({reason}): they run as they are" if reason else "layers compiled"
+
+
+def new_tokens_line(new: NewTokens) -> str:
+    """What becomes of the terms."""
+    known = f"; {len(new.known)} are single tokens already ({', '.join(new.known[:5])})" if new.known else ""
+    return f"{len(new.pieces)} terms become tokens, each from the mean of its pieces{known}"
 
 
 def fingerprint(subject: Subject, split: Split) -> Iterator[str]:
@@ -200,7 +237,7 @@ def fingerprint(subject: Subject, split: Split) -> Iterator[str]:
 
 def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:
     """Those of the field without replay, to see whether every rank has something to do."""
-    field = field_documents(split.train, subject.encoder.encode, subject.settings.seed)
+    field = field_documents(split.train, subject.adapted_encoder.encode, subject.settings.seed)
     return islice(steps(field, [], 0.0, planned.step_tokens), LOOKED_AT)
 
 
@@ -245,7 +282,7 @@ def train_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[
     Raises:
         DataError: no row of the field has a supervised token.
     """
-    encoder, reader, settings, say = subject.encoder, subject.reader, subject.settings, subject.say
+    encoder, reader, settings, say = subject.adapted_encoder, subject.reader, subject.settings, subject.say
     too_long: set[str] = set()
 
     def encode(example: Example) -> list[Encoded]:
@@ -342,8 +379,9 @@ def save_trained(subject: Subject) -> None:
     partial = folder.with_name(f"{folder.name}.tmp")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        subject.reader.model.save_pretrained(partial, state_dict=whole_state(subject.reader.model))
-        subject.base.tokenizer.save_pretrained(partial)
+        options: dict[str, Any] = {"save_embedding_layers": False} if subject.new_tokens else {}
+        subject.reader.model.save_pretrained(partial, state_dict=whole_state(subject.reader.model), **options)
+        subject.adapted_encoder.tokenizer.save_pretrained(partial)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)

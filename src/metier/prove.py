@@ -10,8 +10,10 @@ from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, measure
 from metier.evidence.measure import Subject
 from metier.models.adapters import keep_memory, load_adapter
+from metier.models.device import chosen, placement
 from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
+from metier.models.terms import tokens_of_adapter
 from metier.models.threads import fit_threads
 from metier.progress import Progress, Silent
 from metier.ranks import this_rank
@@ -51,7 +53,7 @@ def prove(
     settings = Settings(data=data, model=base, fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options)
     run = RunFolder(out or default_folder(data[0]))
     run.require_free()
-    parallel.join(settings.rank_timeout)
+    parallel.join(settings.rank_timeout, chosen(settings.device))
     corpus = read_corpus(data, ReadOptions(dict(fields or {}), skip_bad_rows, privacy=settings.privacy))
     unit: Unit = "row" if all(e.document == e.id for e in corpus.examples) else "document"
     split = Split(train=[], select=[], test=corpus.examples, unit=unit, seed=settings.seed)
@@ -94,13 +96,15 @@ def _load(
     if line := fit_threads(settings.threads).line():
         say.say(line)
     keep_memory()
+    where = placement(settings.device, settings.method, settings.load_in_4bit)
     with parallel.first_of_a_node_first():
-        base = load_base(settings.model)
+        base = load_base(settings.model, where)
     base.model.requires_grad_(False)  # nothing is trained here, so no speed of training is measured
     if adapter is not None:
-        reader = PackReader(load_adapter(base.model, Path(adapter)))
-        return Subject(base, reader, settings, run, say), reader
-    other = load_base(str(model))
+        new = tokens_of_adapter(base, Path(adapter))
+        reader = PackReader(load_adapter(base.model, Path(adapter), new_tokens=new.pieces if new else None))
+        return Subject(base, reader, settings, run, say, new), reader
+    other = load_base(str(model), where)
     _require_same_tokens(base, other)
     other.model.requires_grad_(False)
     return Subject(base, PackReader(base.model), settings, run, say), PackReader(other.model)

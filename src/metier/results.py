@@ -55,29 +55,34 @@ class Talker:
 
     def __init__(self, run: Run, dial: float) -> None:
         from metier.models.adapters import load_adapter
+        from metier.models.device import placement
         from metier.models.load import load_base
         from metier.models.methods import turn
+        from metier.models.terms import tokens_of_adapter
 
-        self.base = load_base(run.settings.model)
+        where = placement("auto", run.settings.method, run.settings.load_in_4bit)
+        self.base = load_base(run.settings.model, where)
         if run.folder.results.exists() and self.base.sha256 != run.results["model"]["sha256"]:
             raise ModelError(
                 f"{run.settings.model} is not the base that {run.path} was trained on: its weights changed."
             )
         self.model: Any
+        self.encoder = self.base.encoder  # of the adapted model
         if run.folder.model.is_dir():
-            self.model = load_base(str(run.folder.model)).model
+            self.model = load_base(str(run.folder.model), where).model
             turn(self.model, self.base.model, dial)
         else:
-            self.model = load_adapter(self.base.model, run.folder.adapter, dial)
+            new = tokens_of_adapter(self.base, run.folder.adapter)
+            self.model = load_adapter(self.base.model, run.folder.adapter, dial, new.pieces if new else None)
+            if new:
+                self.encoder = new.encoder
 
     def generate(self, request: str, max_new_tokens: int = 256, adapted: bool = True) -> str:
         """The greedy answer to one request; `adapted=False` asks the base model."""
-        from contextlib import nullcontext
-
         from metier.models.adapters import disabled
         from metier.models.generate import answer_all
 
-        with nullcontext() if adapted else disabled(self.model):
-            return answer_all(self.model if adapted else self.base.model, self.base.encoder, [request], max_new_tokens)[
-                0
-            ].answer
+        if adapted:
+            return answer_all(self.model, self.encoder, [request], max_new_tokens)[0].answer
+        with disabled(self.model):
+            return answer_all(self.base.model, self.base.encoder, [request], max_new_tokens)[0].answer

@@ -1,6 +1,7 @@
 """Every default, once. Command-line flags, config.toml and the docs are made from these records."""
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -10,7 +11,8 @@ from metier.errors import MetierError
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 PRIVACY = ("report", "mask", "drop")
-METHODS = ("lora", "rslora", "dora", "pissa", "full")
+METHODS = ("lora", "rslora", "dora", "pissa", "tokens", "full")
+DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def _setting(default: Any, help_text: str) -> Any:
@@ -31,7 +33,14 @@ class Settings:
     tokens: int = _setting(0, "training tokens; fixes the run whatever the machine's speed (0: plan from --minutes)")
     general: tuple[str, ...] = _setting((), "further general text whose loss must stay within the margin")
     budget_forgetting: float = _setting(0.01, "margin of retention on text: share of the base's bits per byte")
-    method: str = _setting("lora", "what is trained: lora, rslora, dora or pissa adapters, or every weight (full)")
+    method: str = _setting(
+        "lora",
+        "what is trained: lora, rslora, dora or pissa adapters, the rows of --new-tokens alone (tokens), "
+        "or every weight (full)",
+    )
+    new_tokens: tuple[str, ...] = _setting(
+        (), "terms that become tokens of their own, or files with one a line; their rows are trained"
+    )
     top_layers: int = _setting(0, "adapters on that many of the top layers only, the others frozen (0: on all)")
     r: int = _setting(16, "LoRA rank")
     alpha: int = _setting(32, "LoRA numerator: updates are scaled by alpha / r")
@@ -47,6 +56,9 @@ class Settings:
     evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
     checkpoint_s: float = _setting(60.0, "seconds of training between two checkpoints, at most")
+    device: str = _setting("auto", "auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:N or mps")
+    load_in_4bit: bool = _setting(False, "quantise the base's linear layers to 4 bits (needs metier[4bit])")
+    compile: bool = _setting(True, "on a CUDA GPU, compile the decoder layers")
     threads: int = _setting(
         0, "processor threads of each process (0: the fastest number now; with --tokens or torchrun all its cores)"
     )
@@ -79,6 +91,20 @@ class Settings:
                 self.sharding == "none" or (self.method == "lora" and not self.top_layers),
                 "--sharding fsdp is for --method lora on all layers: leave one of them out.",
             ),
+            (
+                self.sharding == "none" or not (self.load_in_4bit or self.new_tokens),
+                "--sharding fsdp takes neither --load-in-4bit nor --new-tokens: leave one of them out.",
+            ),
+            (bool(DEVICES.fullmatch(self.device)), f"--device {self.device}: choose auto, cpu, cuda, cuda:N or mps."),
+            (
+                not self.load_in_4bit or self.method not in {"full", "pissa"},
+                f"--method {self.method} needs the weights themselves: leave out --load-in-4bit.",
+            ),
+            (
+                not self.new_tokens or (self.method != "full" and not self.top_layers),
+                "--new-tokens is for adapters on all layers: leave out --method full and --top-layers.",
+            ),
+            (self.method != "tokens" or bool(self.new_tokens), "--method tokens needs terms: give --new-tokens."),
             (self.evidence in {"none", "quick", "full"}, f"--evidence {self.evidence}: choose none, quick or full."),
             (0 < self.select <= 1, f"--select {self.select:g}: give a share above 0, up to 1."),
             (self.privacy in PRIVACY, f"--privacy {self.privacy}: choose report, mask or drop."),
@@ -90,7 +116,7 @@ class Settings:
                 raise MetierError(sentence)
 
 
-RATE_SHARES = {"lora": 1.0, "dora": 1.0, "rslora": 0.25, "pissa": 0.1, "full": 0.1}
+RATE_SHARES = {"lora": 1.0, "dora": 1.0, "tokens": 1.0, "rslora": 0.25, "pissa": 0.1, "full": 0.1}
 """Of LoRA's rate. rsLoRA's update is sqrt(r) times LoRA's, 4 times at rank 16; PiSSA starts from the largest singular
 values, where a step goes as far as one of full fine-tuning, whose best rate is a tenth of LoRA's."""
 

@@ -12,14 +12,45 @@ from metier.sources.rows import NAMEABLE
 
 Command = Callable[..., None]
 
-EVIDENCE = ("minutes", "evidence", "budget_forgetting", "general", "seed", "threads", "rank_timeout")
+EVIDENCE = (
+    "minutes",
+    "evidence",
+    "budget_forgetting",
+    "general",
+    "seed",
+    "device",
+    "load_in_4bit",
+    "threads",
+    "rank_timeout",
+)
 PANELS = {
     "Data": ("privacy", "select", "benchmark"),
     "Plan": ("minutes", "tokens", "evidence", "held_out", "budget_forgetting", "general"),
-    "Training": ("method", "top_layers", "r", "alpha", "lr", "replay", "max_epochs", "step_tokens", "pack_tokens"),
-    "Machine": ("seed", "threads", "checkpoint_s", "sharding", "rank_timeout"),
+    "Training": (
+        "method",
+        "new_tokens",
+        "top_layers",
+        "r",
+        "alpha",
+        "lr",
+        "replay",
+        "max_epochs",
+        "step_tokens",
+        "pack_tokens",
+    ),
+    "Machine": (
+        "seed",
+        "device",
+        "load_in_4bit",
+        "compile",
+        "threads",
+        "checkpoint_s",
+        "sharding",
+        "rank_timeout",
+    ),
 }
-METAVARS: dict[Any, str] = {float: "X", int: "N", str: "NAME", list[str]: "PATH"}
+METAVARS: dict[Any, str] = {float: "X", int: "N", str: "NAME", list[str]: "PATH", bool: ""}
+OWN_METAVARS = {"new_tokens": "TERM|FILE"}
 FIELD_PANEL = "Fields of a row, where they do not have the usual names"
 
 DATA_HELP = "files, folders, pack:NAME, or the id of a data set on the hub"
@@ -87,7 +118,7 @@ def _setting_flag(name: str) -> inspect.Parameter:
     several = isinstance(setting.default, tuple)
     kind: Any = list[str] if several else type(setting.default)
     panel = next((panel for panel, names in PANELS.items() if name in names), None)
-    option = typer.Option(metavar=METAVARS[kind], help=help_of(name), rich_help_panel=panel)
+    option = typer.Option(metavar=OWN_METAVARS.get(name, METAVARS[kind]), help=help_of(name), rich_help_panel=panel)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=setting.default, annotation=Annotated[kind, option]
     )

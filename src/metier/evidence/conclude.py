@@ -83,7 +83,7 @@ def model_facts(base: BaseModel, model: Any, n_trained: int = 0) -> dict[str, An
             "parameters": base.n_parameters,
             "trainable_parameters": n_trained,
         }
-    n_adapter = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+    n_adapter = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name or "trainable_tokens_" in name)
     return {
         "base": base.name,
         "sha256": base.sha256,

@@ -17,6 +17,7 @@ from metier.models.encoding import Encoded, Encoder
 from metier.models.generate import Answer, AnswerCache, answer_all
 from metier.models.load import BaseModel
 from metier.models.packing import PackReader
+from metier.models.terms import NewTokens
 from metier.progress import Progress
 from metier.ranks import this_rank
 from metier.runs import RunFolder, write_jsonl
@@ -42,17 +43,25 @@ PROBE_ROWS = 16
 
 @dataclass(frozen=True)
 class Subject:
-    """What a run works on: the base, what reads packs with it and its adapter, and where the evidence goes."""
+    """What a run works on: the base, what reads packs with it and its adapter, and where the evidence goes.
+
+    new_tokens: those that the adapter brings; the base is measured without them, on the same bytes.
+    """
 
     base: BaseModel
     reader: PackReader
     settings: Settings
     run: RunFolder
     say: Progress
+    new_tokens: NewTokens | None = None
 
     @property
     def encoder(self) -> Encoder:
         return self.base.encoder
+
+    @property
+    def adapted_encoder(self) -> Encoder:
+        return self.new_tokens.encoder if self.new_tokens else self.base.encoder
 
 
 def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Settings, started: float) -> Plan:
@@ -155,13 +164,13 @@ def base_arm(
     if kept:
         replay, own = kept.replay, kept.own
     else:
-        cache = AnswerCache(cache_folder(), subject.base.sha256, encoder, ANSWER_TOKENS)
+        cache = AnswerCache(cache_folder(), subject.base.answers_as, encoder, ANSWER_TOKENS)
         # Two calls, so that the replay, and the adapter with it, does not depend on how much is measured.
         replay = _kept_answers(subject, cache, general.replay_requests()[:n_replay])
         own = _kept_answers(subject, cache, requests)
     items = encode_items(
         encoder,
-        _subset(held_out, evidence.field_items, settings.seed),
+        _subset(_read_alike(subject, held_out), evidence.field_items, settings.seed),
         (*general.own_texts(settings.general), *general.texts()[: evidence.texts]) if evidence.texts else (),
         requests,
         [a.answer for a in own],
@@ -273,15 +282,16 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     """Measure the adapted model on what the base was measured on. reader: the subject's own, or that of another
     model."""
     started = time.monotonic()
-    encoder, say = subject.encoder, subject.say
+    encoder, say = subject.adapted_encoder, subject.say
+    items = before.items if subject.new_tokens is None else before.items.read_with(encoder)
     requests = [r.request for r in before.requests]
     say.begin("adapted model answers the same requests", len(requests))
     answers = _answers(reader.model, encoder, requests, say)
-    say.begin("adapted model reads the same evidence", before.items.n_tokens)
+    say.begin("adapted model reads the same evidence", items.n_tokens)
     arm = score_arm(
-        reader, before.items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say
+        reader, items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say
     )
-    preferences = _preferences(subject, reader, before.items, "adapted")
+    preferences = _preferences(subject, reader, items, "adapted")
     samples = field_samples(reader.model, encoder, before.shown, SHOWN_TOKENS)
     say.end()
     write_arm(subject.run, "adapted", arm)
@@ -293,6 +303,17 @@ def _with_good_tokens(
 ) -> list[tuple[str, int, Answer]]:
     """(id, tokens of the good answer, the answer given), since a length is healthy or not against a good answer's."""
     return [(r.id, len(encoder.text_ids(r.answer)), a) for r, a in zip(requests, answers, strict=True)]
+
+
+def _read_alike(subject: Subject, examples: Sequence[Example]) -> Sequence[Example]:
+    """Those of which base and adapted model read the same bytes: not what only fits a window in the new tokens."""
+    if subject.new_tokens is None:
+        return examples
+    encoders = (subject.encoder, subject.adapted_encoder)
+    kept = [e for e in examples if len({sum(d.n_bytes for d in encoder.encode(e)) for encoder in encoders}) == 1]
+    if n_left := len(examples) - len(kept):
+        subject.say.say(f"{n_left} held-out items fit the window with the new tokens alone and are left out")
+    return kept
 
 
 def _subset(examples: Sequence[Example], n: int, seed: int) -> list[Example]:

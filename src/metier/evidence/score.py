@@ -58,7 +58,7 @@ def _score(packs: Sequence[Pack], reader: PackReader, advance: Advance) -> dict[
     sums = [torch.zeros(len(batch.items), dtype=torch.float64) for batch in packs]
     n_ranks = parallel.n_ranks()
     for i in parallel.own_part([batch.n_tokens for batch in packs]):
-        sums[i].index_add_(0, packs[i].owners, reader.token_nll(packs[i]).double())
+        sums[i].index_add_(0, packs[i].owners, reader.token_nll(packs[i]).cpu().double())
         advance(n_ranks * packs[i].n_tokens)
     totals = parallel.sum_over_ranks(torch.cat(sums)).tolist() if sums else []
     counts = [n for batch in packs for n in torch.bincount(batch.owners, minlength=len(batch.items)).tolist()]
@@ -71,7 +71,7 @@ def _score(packs: Sequence[Pack], reader: PackReader, advance: Advance) -> dict[
 
 @dataclass(frozen=True)
 class Items:
-    """What both arms are scored on, encoded once: the same tokens for both."""
+    """What both arms are scored on, encoded once: the same tokens for both, unless one has new tokens of its own."""
 
     field: tuple[Example, ...]
     field_documents: tuple[Encoded, ...]
@@ -88,6 +88,10 @@ class Items:
         """Tokens read in one arm."""
         documents = sum(len(d.ids) for d in (*self.field_documents, *self.text_documents))
         return documents + sum(b.n_tokens for b in (*self.request_branches, *self.choice_branches))
+
+    def read_with(self, encoder: Encoder) -> "Items":
+        """The same items in the tokens of another encoder."""
+        return encode_items(encoder, self.field, self.texts, self.requests, self.own_answers, self.choices)
 
 
 def encode_items(

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from metier.errors import ModelError
 from metier.models.replace import replace_forwards
+from metier.models.token_rows import TIED, Pieces, make_room, rows_moved, start_rows, turn_rows
 
 
 @contextmanager
@@ -43,32 +46,38 @@ def keep_memory() -> bool:
 
 def weights_moved(model: PeftModel) -> float:
     """Size of the update relative to the weights it is added to: sqrt(sum |update|^2 / sum |W|^2) over adapted
-    layers."""
+    layers and trained rows."""
     moved = total = 0.0
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, LoraLinear):
-                moved += _update_squared(module)
-                total += float(module.base_layer.weight.square().sum())
+            if isinstance(module, LoraLayer):
+                weight = dequantize_module_weight(module.base_layer).float()
+                moved += _update_squared(module, weight)
+                total += float(weight.square().sum())
+    rows = rows_moved(model)
+    moved, total = moved + rows[0], total + rows[1]
     return (moved / total) ** 0.5 if total else 0.0
 
 
-def _update_squared(layer: LoraLinear) -> float:
+def _update_squared(layer: LoraLayer, weight: Tensor) -> float:
     name = next(iter(layer.lora_A))
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     if name not in layer.lora_magnitude_vector:
         # |BA|^2 = trace(B'B AA'), without forming BA
         return float(layer.scaling[name] ** 2 * ((b.T @ b) * (a @ a.T)).sum())
-    weight = layer.base_layer.weight.T if layer.fan_in_fan_out else layer.base_layer.weight
+    weight = weight.T if layer.fan_in_fan_out else weight
     direction = weight + layer.scaling[name] * b @ a
     magnitude = layer.lora_magnitude_vector[name].weight
     return float((direction * (magnitude / direction.norm(dim=1))[:, None] - weight).square().sum())
 
 
 def set_dial(model: PeftModel, dial: float) -> None:
-    """Let the adapter add `dial` times what it was trained to add: 0 is the base, 1 what was trained."""
+    """Let the adapter add `dial` times what it was trained to add: 0 is the base, 1 what was trained. The rows of new
+    tokens go from the mean of their pieces, at 0, to what they were trained to."""
+    if dial != 1:
+        turn_rows(model, dial)
     for module in model.modules():
-        if not isinstance(module, LoraLinear) or dial == 1:
+        if not isinstance(module, LoraLayer) or dial == 1:
             continue
         for name in module.scaling:
             if name in module.lora_magnitude_vector:  # DoRA divides by a norm that the scaling is part of
@@ -84,8 +93,12 @@ def _kind_of_adapter(config: Path) -> str:
         raise ModelError(f"{config} is not the settings of an adapter ({error}): copy the adapter again.") from None
 
 
-def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> PeftModel:
-    """Load a LoRA adapter as PEFT writes it, its update scaled by `dial`.
+def load_adapter(
+    model: PreTrainedModel, folder: Path, dial: float = 1.0, new_tokens: Pieces | None = None
+) -> PeftModel:
+    """Load a LoRA adapter, or the trained rows of tokens, as PEFT writes them, the update scaled by `dial`.
+
+    new_tokens: those that the adapter brings (`terms.tokens_of_adapter`).
 
     Raises:
         ModelError: the folder holds no adapter, one of another kind, or one for another base.
@@ -95,12 +108,14 @@ def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> Pef
     if not (folder / "adapter_model.safetensors").exists():
         raise ModelError(f"{folder} holds no adapter_model.safetensors: only safetensors are loaded.")
     kind = _kind_of_adapter(folder / "adapter_config.json")
-    if kind != "LORA":
+    if kind not in ("LORA", "TRAINABLE_TOKENS"):
         # Prompt learning acts outside the layers that packs are read with: it would seem to change nothing.
-        raise ModelError(f"{folder} is a {kind} adapter: only LoRA adapters can be measured.")
+        raise ModelError(f"{folder} is a {kind} adapter: only LoRA adapters and trained tokens can be measured.")
+    n_base_rows = make_room(model, new_tokens) if new_tokens else 0
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error of ours, below
+            warnings.filterwarnings("ignore", TIED)
             adapted = PeftModel.from_pretrained(model, folder)
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
             saved = set(file.keys())
@@ -116,6 +131,8 @@ def load_adapter(model: PreTrainedModel, folder: Path, dial: float = 1.0) -> Pef
             f"{folder} does not fit this base model ({len(others)} adapted layers of one are not in the other, "
             f"{others[0]} among them): name the base it was trained on."
         )
+    if new_tokens:
+        start_rows(adapted, new_tokens, n_base_rows, trained=True)
     set_dial(adapted, dial)
     replace_forwards(adapted)
     adapted.eval()

@@ -6,7 +6,7 @@ so that one loaded model trains on packs and generates from padded batches.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
 from itertools import pairwise
@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from metier.errors import ModelError
+from metier.models.varlen import attend_rows, is_taken, rows_of
 
 NAME = "metier"
 ROWS = 192  # queries of a document that are attended with at once: longer documents skip the keys after their block
@@ -108,22 +109,41 @@ def _blocks_of_one(stem: slice, start: int, length: int) -> Iterator[Block]:
         yield Block(stem, slice(start, last), first, (last - start,))
 
 
-_blocks: ContextVar[tuple[Block, ...] | None] = ContextVar("blocks", default=None)
+class Layout(NamedTuple):
+    """The segments of a pack, and the blocks that cover them."""
+
+    segments: tuple[Segment, ...]
+    blocks: tuple[Block, ...]
+
+
+_layout: ContextVar[Layout | None] = ContextVar("layout", default=None)
 
 
 @contextmanager
 def packed(segments: Sequence[Segment]) -> Iterator[None]:
     """Within it, a batch of one row holds these segments, end to end."""
-    token = _blocks.set(blocks_of(segments))
+    with _reading(Layout(tuple(segments), blocks_of(segments))):
+        yield
+
+
+@contextmanager
+def _reading(layout: Layout | None) -> Iterator[None]:
+    token = _layout.set(layout)
     try:
         yield
     finally:
-        _blocks.reset(token)
+        _layout.reset(token)
+
+
+def again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For a layer that runs again in the backward pass, when `packed` is left: contexts of its first and second run."""
+    return nullcontext(), _reading(_layout.get())
 
 
 def current_blocks() -> tuple[Block, ...] | None:
     """The blocks of the pack that is being read, or None outside `packed`."""
-    return _blocks.get()
+    layout = _layout.get()
+    return None if layout is None else layout.blocks
 
 
 def block_mask(block: Block, sliding_window: int | None, groups: int, like: Tensor) -> Tensor:
@@ -258,8 +278,8 @@ def attention(
     Raises:
         ModelError: the architecture asks for something that this path does not compute (soft caps, sinks, dropout).
     """
-    blocks = _blocks.get()
-    if blocks is None:
+    layout = _layout.get()
+    if layout is None:
         result: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
@@ -267,12 +287,16 @@ def attention(
     if dropout or any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ModelError(f"{type(module).__name__} needs an attention that packed documents do not have here.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out: Tensor = _PackedAttention.apply(query[0], key[0], value[0], blocks, scale, sliding_window)  # type: ignore[no-untyped-call]
+    states = (query[0], key[0], value[0])
+    if is_taken(states[0]):
+        rows = rows_of(layout.segments, query.device)
+        return attend_rows(*states, rows, scale, sliding_window)[None], None
+    out: Tensor = _PackedAttention.apply(*states, layout.blocks, scale, sliding_window)  # type: ignore[no-untyped-call]
     return out[None], None
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    return None if _blocks.get() is not None else sdpa_mask(*args, **kwargs)
+    return None if _layout.get() is not None else sdpa_mask(*args, **kwargs)
 
 
 AttentionInterface.register(NAME, attention)

@@ -56,7 +56,8 @@ def sizes_of(model: PreTrainedModel, method: str, r: int, alpha: int, seed: int,
     """
     n_parameters = sum(p.numel() for p in model.parameters())
     # The start of PiSSA is a decomposition and that of DoRA a norm of numbers, which are not there: their sizes are.
-    plain, n_ranks = {"pissa": ("lora", 2), "dora": ("lora", 1)}.get(method, (method, 1))
+    # New tokens are not known yet: LoRA stands for their rows.
+    plain, n_ranks = {"pissa": ("lora", 2), "dora": ("lora", 1), "tokens": ("lora", 1)}.get(method, (method, 1))
     adapted = add_method(model, plain, n_ranks * r, n_ranks * alpha, seed, top_layers)
     counted = products(adapted)
     n_trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
@@ -66,13 +67,14 @@ def sizes_of(model: PreTrainedModel, method: str, r: int, alpha: int, seed: int,
     return Sizes(n_parameters, n_added, n_trained, counted)
 
 
-def training_memory(sizes: Sizes, pack_tokens: int) -> Memory:
-    """What training one pack of `pack_tokens` at a time takes in float32."""
+def training_memory(sizes: Sizes, pack_tokens: int, weight_bytes: float = 4) -> Memory:
+    """What training one pack of `pack_tokens` at a time takes; weight_bytes: of one weight of the base. What is trained
+    is float32, and weights of fewer than 16 bits compute in as many."""
     return Memory(
         runtime=RUNTIME_BYTES,
-        weights=4 * (sizes.n_parameters + sizes.n_added),
+        weights=round(weight_bytes * sizes.n_parameters) + 4 * sizes.n_added,
         trained=TRAINED_BYTES * sizes.n_trained,
-        activations=round(4 * KEPT_PER_FEATURE * sizes.features * pack_tokens),
+        activations=round(max(2, weight_bytes) * KEPT_PER_FEATURE * sizes.features * pack_tokens),
         logits=LOGITS_ALIVE * CHUNK_BYTES,
     )
 

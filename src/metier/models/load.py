@@ -1,4 +1,4 @@
-"""Load a base model: embedded, from a folder, or from a hub; float32 on a CPU, safetensors only, remote code off."""
+"""Load a base model: embedded, from a folder, or from a hub; safetensors only, remote code off."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from metier.errors import ModelError
 from metier.models import attention
+from metier.models.device import ON_CPU, Placement, load_options
 from metier.models.embedded import EMBEDDED, embedded_folder
 from metier.models.encoding import Encoder
 
@@ -31,13 +32,22 @@ class BaseModel:
     tokenizer: Any
     encoder: Encoder
     sha256: str
+    where: Placement = ON_CPU
 
     @property
     def n_parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
+        n: int = self.model.num_parameters()
+        return n
+
+    @property
+    def answers_as(self) -> str:
+        """sha256 of what its answers follow from: the weights, and the precision where that is not float32."""
+        if self.where.precision == "float32":
+            return self.sha256
+        return hashlib.sha256(f"{self.sha256} {self.where.precision}".encode()).hexdigest()
 
 
-def load_base(name: str) -> BaseModel:
+def load_base(name: str, where: Placement = ON_CPU) -> BaseModel:
     """Load `name`: an embedded model, a folder with safetensors, or a hub id where a hub answers.
 
     Raises:
@@ -47,7 +57,7 @@ def load_base(name: str) -> BaseModel:
     transformers_logging.disable_progress_bar()
     folder = _folder(name)
     with _refused(name):
-        model = _load_model(folder)
+        model = _load_model(folder, where)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     if not tokenizer.is_fast:
         raise ModelError(
@@ -55,9 +65,8 @@ def load_base(name: str) -> BaseModel:
         )
     model.eval()
     window = min(LONGEST_WINDOW, getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST_WINDOW))
-    return BaseModel(
-        name, model, tokenizer, Encoder(tokenizer, window, _turn_ends(model)), _weights_sha256(model, folder)
-    )
+    encoder = Encoder(tokenizer, window, _turn_ends(model))
+    return BaseModel(name, model, tokenizer, encoder, _weights_sha256(model, folder), where)
 
 
 def empty_model(name: str) -> PreTrainedModel:
@@ -99,9 +108,9 @@ def _turn_ends(model: PreTrainedModel) -> list[int]:
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
-def _load_model(folder: str) -> PreTrainedModel:
+def _load_model(folder: str, where: Placement) -> PreTrainedModel:
     """With our attention where the architecture takes it, else with the one it has."""
-    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    options = {**load_options(where), "use_safetensors": True, "trust_remote_code": False}
     options["output_loading_info"] = True
     model: PreTrainedModel
     try:
@@ -114,7 +123,7 @@ def _load_model(folder: str) -> PreTrainedModel:
         raise ValueError(f"{len(missing)} weights are missing, {missing[0]} among them")
     if not model._supports_sdpa:  # soft caps or sinks, which our attention would refuse or silently leave out
         model.set_attn_implementation("eager")
-    return model
+    return model if where.in_4bit else model.to(where.device)
 
 
 def _require_model_files(folder: Path) -> None:
@@ -141,5 +150,5 @@ def _weights_sha256(model: PreTrainedModel, folder: str) -> str:
     if not files:
         for name, tensor in sorted(model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -7,13 +7,15 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_BYTES = 24 * 2**20
-"""Logits alive at one time: under the 32 MiB beyond which glibc takes fresh pages from the system at every
+"""Logits alive at one time on a CPU: under the 32 MiB beyond which glibc takes fresh pages from the system at every
 allocation, and faulting them in costs more than the softmax. 24 MiB is 128 positions of a 49,152-word vocabulary."""
 
+GPU_CHUNK_BYTES = 256 * 2**20  # a GPU is kept busy by larger products, and its memory has no such threshold
 
-def _chunk_rows(vocabulary: int) -> int:
+
+def _chunk_rows(vocabulary: int, on_cpu: bool = True) -> int:
     """A multiple of 32 where there is room: odd sizes cost the matrix products a tenth of their speed."""
-    rows = CHUNK_BYTES // (4 * vocabulary)
+    rows = (CHUNK_BYTES if on_cpu else GPU_CHUNK_BYTES) // (4 * vocabulary)
     return max(1, rows - rows % 32 if rows >= 32 else rows)
 
 
@@ -45,7 +47,7 @@ def _chunked_nll(
     the machine's limit instead of six (docs/log.md). The softmax is never divided out: its sum divides the gradient.
     """
     nll = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
-    rows = _chunk_rows(weight.shape[0])
+    rows = _chunk_rows(weight.shape[0], weight.device.type == "cpu")
     for start in range(0, len(labels), rows):
         h, y = hidden[start : start + rows], labels[start : start + rows]
         logits = torch.mm(weight, h.t()).float()
@@ -62,13 +64,15 @@ def _chunked_nll(
         nll[start : start + rows] = total.log() + top - right
         if grad is None:
             continue
-        if slope is None:
+        if slope is None and weight.dtype == torch.float32:
             into = exponential.to(weight.dtype).t() @ weight
             grad[start : start + rows] = into.div_(total[:, None]).sub_(weight[y])
         else:
             probability = exponential.div_(total)
-            probability[y, torch.arange(len(y), device=y.device)] -= 1
-            grad[start : start + rows] = probability.mul_(slope).to(weight.dtype).t() @ weight
+            probability[y, torch.arange(len(y), device=y.device)] -= 1  # before it is rounded to 16 bits
+            if slope is not None:
+                probability.mul_(slope)
+            grad[start : start + rows] = probability.to(weight.dtype).t() @ weight
     return nll
 
 
@@ -94,7 +98,7 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
 def label_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float = 0.0) -> Tensor:
     """As `token_nll`, (N,), with a gradient for hidden, weight and bias; the logits are made again for it, a chunk at a
     time."""
-    rows = _chunk_rows(weight.shape[0])
+    rows = _chunk_rows(weight.shape[0], weight.device.type == "cpu")
     parts = [
         checkpoint(_chunk_nll, hidden[i : i + rows], weight, bias, labels[i : i + rows], softcap, use_reentrant=False)
         for i in range(0, len(labels), rows)

@@ -1,24 +1,34 @@
 """The methods of training: which weights are trained, where they start, and a fully trained model at a dial."""
 
+import warnings
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from metier.errors import ModelError
+from metier.models.token_rows import TIED, Pieces, lora_options, make_room, start_rows, tokens_config
 
 SVD_ROUNDS = 16  # of subspace iteration for PiSSA, as its authors use
 
 
 def add_method(
-    model: PreTrainedModel, method: str, r: int, alpha: int, seed: int, top_layers: int = 0
+    model: PreTrainedModel,
+    method: str,
+    r: int,
+    alpha: int,
+    seed: int,
+    top_layers: int = 0,
+    new_tokens: Pieces | None = None,
 ) -> PeftModel | PreTrainedModel:
-    """Make the weights of `method` trainable: all of the model for 'full', else an adapter's, the base left as it is.
+    """Make the weights of `method` trainable: all of the model for 'full', else an adapter's, in float32, and the base
+    left as it is.
 
-    top_layers: adapters on that many of the uppermost layers only; 0 for all.
+    top_layers: adapters on that many of the uppermost layers only; 0 for all. new_tokens: their rows are trained too,
+    or alone with 'tokens'.
 
     Raises:
         ModelError: the architecture cannot take the method, or has fewer layers.
@@ -26,18 +36,26 @@ def add_method(
     if method == "full":
         return model.requires_grad_(True)
     torch.manual_seed(seed)
-    n_ranks = 2 if method == "pissa" else 1
-    config = LoraConfig(
-        r=n_ranks * r,
-        lora_alpha=n_ranks * alpha,
-        use_rslora=method == "rslora",
-        use_dora=method == "dora",
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-        **_targets(model, top_layers),
-    )
+    n_base_rows = make_room(model, new_tokens) if new_tokens else 0
+    config: PeftConfig
+    if method == "tokens":
+        config = tokens_config(model, new_tokens or {})
+    else:
+        n_ranks = 2 if method == "pissa" else 1
+        config = LoraConfig(
+            r=n_ranks * r,
+            lora_alpha=n_ranks * alpha,
+            use_rslora=method == "rslora",
+            use_dora=method == "dora",
+            lora_dropout=0.0,
+            task_type="CAUSAL_LM",
+            **_targets(model, top_layers),
+            **(lora_options(model, new_tokens) if new_tokens else {}),
+        )
     try:
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", TIED)
+            adapted = get_peft_model(model, config)
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"{type(model).__name__} cannot take {method} ({error}): choose another --method or model."
@@ -46,6 +64,8 @@ def add_method(
         for module in adapted.modules():
             if isinstance(module, LoraLinear):
                 _start_from_principal_components(module, r)
+    if new_tokens:
+        start_rows(adapted, new_tokens, n_base_rows)
     return adapted
 
 
@@ -127,8 +147,9 @@ def _first(grad: Tensor, n: int, dim: int) -> Tensor:
 
 def n_trained(model: nn.Module, method: str) -> int:
     """How many numbers are trained."""
-    n = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return n // 2 if method == "pissa" else n  # its other half is the start, which stays
+    n = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    n_kept = sum(size for name, size in n.items() if "lora_" in name) // 2 if method == "pissa" else 0
+    return sum(n.values()) - n_kept  # half of PiSSA's is the start, which stays
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Documents end to end, without padding; and a model that reads such packs."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from metier.models.attention import Segment, packed
 from metier.models.encoding import Encoded, Loss
 from metier.models.loss import label_nll, summed_nll, token_nll
 from metier.models.replace import own_forwards, replace_forwards
+from metier.models.token_rows import head_rows
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Pack:
     @property
     def n_tokens(self) -> int:
         return self.input_ids.shape[1]
+
+    def to(self, device: torch.device) -> "Pack":
+        """The same pack with its tensors there."""
+        names = ("input_ids", "position_ids", "predictors", "labels", "owners")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class _Layout:
@@ -199,6 +205,17 @@ def pack_branches(documents: Sequence[Branches]) -> Pack:
     return layout.pack()
 
 
+def tried_packs(model: Any) -> tuple[Pack, Pack]:
+    """Two short documents, and a stem with two branches, in tokens of a transformers model."""
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = [tuple((7 + 13 * i + 5 * d) % vocabulary for i in range(9 + d)) for d in range(2)]
+    documents = [Encoded(str(d), row, (Loss.NONE, *[Loss.TEXT] * (len(row) - 1)), 0) for d, row in enumerate(ids)]
+    return pack(documents), pack_branches([Branches("stem", ids[0], (ids[1][:4], ids[1][4:]))])
+
+
+CLOSE, CLOSE_IN_16_BITS = 1e-3, 5e-2  # nats, relative and absolute: between a document alone and in a pack
+
+
 class PackReader:
     """Reads packs with a causal language model: documents isolated, logits at supervised positions only.
 
@@ -213,6 +230,7 @@ class PackReader:
         inner = model.get_base_model() if isinstance(model, PeftModel) else model
         self.inner: Any = inner
         self.head: Any = inner.get_output_embeddings()
+        self.device: torch.device = inner.device
         self.softcap = float(getattr(inner.config, "final_logit_softcapping", None) or 0.0)
         self.own_forwards = own_forwards(model, replace_forwards(model))
         self.why_plain = self._why_plain()
@@ -230,30 +248,36 @@ class PackReader:
         return self._nll(batch)[0]
 
     def row_nll(self, batch: Pack) -> tuple[Tensor, Tensor]:
-        """(scalar as `summed_nll`, (items,) float64 without gradient: nats of each item of the pack)."""
+        """(scalar as `summed_nll`, (items,) float64 on the CPU without gradient: nats of each item of the pack)."""
         total, tokens = self._nll(batch)
         by_item = torch.zeros(len(batch.items), dtype=torch.float64)
-        return total, by_item.index_add_(0, batch.owners, tokens.detach().double())
+        return total, by_item.index_add_(0, batch.owners, tokens.detach().cpu().double())
 
     def _nll(self, batch: Pack) -> tuple[Tensor, Tensor]:
         """(their sum, (N,) nats of each supervised token)"""
-        if self.why_plain or self.head.weight.requires_grad:
-            tokens = self.label_nll(batch)
+        batch = batch.to(self.device)
+        weight, bias = head_rows(self.head)
+        if self.why_plain or weight.requires_grad:
+            tokens = self._label_nll(batch, weight, bias)
             return tokens.sum(), tokens
-        return summed_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
+        return summed_nll(self._hidden(batch), weight, bias, batch.labels, self.softcap)
 
     def label_nll(self, batch: Pack) -> Tensor:
         """(N,): nats of each supervised token, with a gradient for all that is trained, the head too."""
+        return self._label_nll(batch.to(self.device), *head_rows(self.head))
+
+    def _label_nll(self, batch: Pack, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.why_plain:
             return nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
-        return label_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
+        return label_nll(self._hidden(batch), weight, bias, batch.labels, self.softcap)
 
     @torch.no_grad()
     def token_nll(self, batch: Pack) -> Tensor:
         """(N,): nats of each supervised token."""
+        batch = batch.to(self.device)
         if self.why_plain:
             return nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
-        return token_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
+        return token_nll(self._hidden(batch), *head_rows(self.head), batch.labels, self.softcap)
 
     def _hidden(self, batch: Pack) -> Tensor:
         """(N, H): the last hidden state at each predicting position."""
@@ -269,7 +293,7 @@ class PackReader:
         for stem, *branches in batch.segments:
             start = offset + stem
             for length in branches or [0]:
-                rows = torch.cat([torch.arange(offset, offset + stem), torch.arange(start, start + length)])
+                rows = torch.tensor([*range(offset, offset + stem), *range(start, start + length)], device=self.device)
                 logits = self.inner(input_ids=batch.input_ids[:, rows], use_cache=False).logits[0]
                 parts.append(logits[torch.searchsorted(rows, batch.predictors[batch.owners == owner])])
                 start += length
@@ -281,19 +305,17 @@ class PackReader:
     def _why_plain(self) -> str:
         """'' when two short documents in one pack, and a stem with two branches, score as each alone does through the
         model's own forward."""
-        vocabulary = self.inner.config.get_text_config().vocab_size
-        ids = [tuple((7 + 13 * i + 5 * d) % vocabulary for i in range(9 + d)) for d in range(2)]
-        documents = [Encoded(str(d), row, (Loss.NONE, *[Loss.TEXT] * (len(row) - 1)), 0) for d, row in enumerate(ids)]
-        stem = Branches("stem", ids[0], (ids[1][:4], ids[1][4:]))
+        close = CLOSE if self.inner.dtype == torch.float32 else CLOSE_IN_16_BITS
         was_training = self.model.training
         self.model.eval()
         try:
-            for batch in (pack(documents), pack_branches([stem])):
-                found = token_nll(self._hidden(batch), self.head.weight, self.head.bias, batch.labels, self.softcap)
+            for tried in tried_packs(self.inner):
+                batch = tried.to(self.device)
+                found = token_nll(self._hidden(batch), *head_rows(self.head), batch.labels, self.softcap)
                 expected = nn.functional.cross_entropy(
                     self._plain_logits(batch).float(), batch.labels, reduction="none"
                 )
-                if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
+                if not torch.allclose(found, expected, rtol=close, atol=close):
                     return f"{type(self.inner).__name__} does not keep packed documents apart"
         except (ModelError, TypeError, AttributeError) as error:
             return f"{type(self.inner).__name__} cannot read packs ({error})"

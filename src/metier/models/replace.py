@@ -41,7 +41,12 @@ TRIED_SEGMENTS = ((3, 4, 2), (5,))  # a stem with two branches, and a document
 
 
 def replace_forwards(model: nn.Module) -> frozenset[str]:
-    """Replace what can be replaced, in place; returns the names of the classes that were."""
+    """Replace what can be replaced, in place; returns the names of the classes that were.
+
+    The fused functions are written for a CPU and float32: elsewhere a model keeps its own, which a compiler can read.
+    """
+    if not _is_written_for(model):
+        return frozenset()
     agreed: dict[type, bool] = {}
     for module in model.modules():
         fused = _fused_forward(module)
@@ -57,7 +62,10 @@ def replace_forwards(model: nn.Module) -> frozenset[str]:
 
 def own_forwards(model: nn.Module, replaced: frozenset[str]) -> list[str]:
     """Names of the classes of the parts of `model`'s layers (attention, MLP, norms) that compute through their own
-    forward as their weights are now, in order; `replaced` is what `replace_forwards` returned."""
+    forward as their weights are now, in order; `replaced` is what `replace_forwards` returned. None where no model has
+    another."""
+    if not _is_written_for(model):
+        return []
     parts = (
         part
         for layers in model.modules()
@@ -69,6 +77,10 @@ def own_forwards(model: nn.Module, replaced: frozenset[str]) -> list[str]:
     with torch.enable_grad():
         found = {type(part).__name__ for part in parts if type(part).__name__ not in replaced or not _can_fuse(part)}
     return sorted(found)
+
+
+def _is_written_for(model: nn.Module) -> bool:
+    return all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
 
 
 def _can_fuse(module: Any) -> bool:
@@ -147,7 +159,6 @@ def _attention_forward(
         or layers is None
         or position_embeddings is None
         or position_embeddings[0].shape[-1] != self.head_dim
-        or hidden_states.device.type != "cpu"
     ):
         return _own(self)(hidden_states, position_embeddings, *args, **kwargs)
     n_key = len(layers[1].weight) // self.head_dim

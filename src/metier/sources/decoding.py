@@ -2,6 +2,7 @@
 
 import codecs
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,9 +18,11 @@ MARKS = (
 )
 NO_TEXT_CONTROLS = re.compile(rb"[\x01-\x06\x0e-\x1a\x1c-\x1f]")
 MOST_CONTROLS = 0.01  # of the bytes: a text holds next to none
+MOST_ODD = 0.1  # with NUL, of a text of a few bytes
 WIDE_SHARE = 0.3  # of the bytes are NUL on one side, where UTF-16 holds Latin text
 LOOKED_AT = 1 << 20
 THOROUGHLY_LOOKED_AT = 1 << 16
+ASCII = string.printable.replace("\\", "").replace("~", "").encode()  # Japanese encodings have other signs there
 # Bytes that mean other letters in cp1250 than in cp1252; the rest of both is alike, which is what a detector sees.
 CENTRAL_EUROPEAN = re.compile(
     rb"[\x8c\x8d\x8f\x9c\x9d\x9f\xa3\xa5\xaa\xaf\xb3\xb9\xba\xbc\xbe\xbf\xc3\xc5\xc6\xc8"
@@ -79,7 +82,8 @@ def decode(data: bytes) -> Decoded:
 def _require_text(data: bytes) -> None:
     start = data[:LOOKED_AT]
     n_controls = len(NO_TEXT_CONTROLS.findall(start))
-    if n_controls > max(FEW, MOST_CONTROLS * len(start)) or data.startswith((b"\x89PNG", b"PK\x03\x04", b"\x7fELF")):
+    many = n_controls > max(FEW, MOST_CONTROLS * len(start)) or n_controls + start.count(0) > MOST_ODD * len(start)
+    if many or data.startswith((b"\x89PNG", b"PK\x03\x04", b"\x7fELF")):
         first = NO_TEXT_CONTROLS.search(start)
         line = start.count(b"\n", 0, first.start() if first else 0) + 1
         raise UnreadableError(
@@ -146,15 +150,15 @@ def find_encoding(data: bytes) -> str:
     if found in ("cp1250", "iso8859-2", "iso8859_2") and len(CENTRAL_EUROPEAN.findall(data[:LOOKED_AT])) <= FEW:
         return "cp1252"
     known = not found.startswith(("utf", "ascii", "iso8859-1", "latin"))
-    return found if known and _is_codec(found) else "cp1252"
+    return found if known and _keeps_ascii(found) else "cp1252"
 
 
-def _is_codec(name: str) -> bool:
+def _keeps_ascii(name: str) -> bool:
+    """Is it an encoding that is known here, and in which English reads as it does everywhere (unlike EBCDIC)?"""
     try:
-        codecs.lookup(name)
-    except LookupError:
+        return ASCII.decode(name) == ASCII.decode()
+    except (LookupError, UnicodeDecodeError):
         return False
-    return True
 
 
 def mend_mojibake(text: str) -> tuple[str, int]:

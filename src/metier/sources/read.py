@@ -223,21 +223,22 @@ def _read_rows(
             raise DataError(f"{source.where}:1 is empty: give a file with text in it, or leave it out.")
         ledger.add_file(FileRead(source.name, "empty", "holds no text", n_disk, n_bytes, 0))
         return
-    good = [record for record in records if isinstance(record, Record)]
+    rows = [record.fields for record in records if isinstance(record, Record)]
     try:
-        layout = find_layout([record.fields for record in good] or [content.header], options.fields, source.where)
+        layout = find_layout(rows or [content.header], options.fields, source.where)
     except NoLayoutError:
-        if not content.text or options.fields:
+        if content.text and not options.fields:
+            learned = clean_text(content.text)
+            table = (document(learned, content.n_bytes),)
+            file = FileFound(source.name, "ok", AS_TABLE, "", n_disk, table, content.mended)
+            yield from _read_file(source, file, options, ledger)
+            return
+        if rows:
             raise
-        learned = clean_text(content.text)
-        table = (document(learned, content.n_bytes),)
-        file = FileFound(source.name, "ok", AS_TABLE, "", n_disk, table, content.mended)
-        yield from _read_file(source, file, options, ledger)
-        return
     for record in records if strict else ():
         if isinstance(record, BadRecord):
             raise _bad_row(source, record.line, record.why)
-    if not good:
+    if not rows:
         raise DataError(
             f"{source.where}:{records[0].line} is the first of {len(records)} rows, none of which can be read: "
             "mend the file, or leave it out."

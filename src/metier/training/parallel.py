@@ -24,6 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from metier.errors import RankError
+from metier.models.device import CPU
 from metier.models.encoding import Encoded
 from metier.models.packing import Pack, divide, pack
 from metier.ranks import this_rank
@@ -35,10 +36,10 @@ WAITING = "metier/waiting/"
 T = TypeVar("T")
 
 
-def join(timeout_s: float) -> None:
+def join(timeout_s: float, device: torch.device = CPU) -> None:
     """Meet the other ranks that torchrun started; nothing to do for a process that is alone, or that has joined.
 
-    timeout_s: how long ranks wait for one another, here and later.
+    timeout_s: how long ranks wait for one another, here and later. device: where this rank's model computes.
 
     Raises:
         RankError: a rank did not come in time; the message names it.
@@ -47,8 +48,8 @@ def join(timeout_s: float) -> None:
     if rank.of == 1 or dist.is_initialized():
         return
     backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(rank.number_on_node)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"  # each tensor takes the way of its device
     with naming_the_missing():
         group = PrefixStore("metier/group", _store())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from metier.errors import RunError
+from metier.models.device import wait_for
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, divide, pack
 from metier.runs import RunFolder, read_json
@@ -265,6 +266,7 @@ def measure_speed(
         def train() -> None:
             loss = compare(reader, batch).loss if pairs else reader.summed_nll(batch)
             loss.backward()  # type: ignore[no-untyped-call]
+            wait_for(reader.device)
 
         with sharded(reader.model):
             train_tokens_per_s = n_tokens / _quicker_of_two(train)
@@ -272,7 +274,7 @@ def measure_speed(
     reader.model.eval()
     text_group = next(divide(_repeated(texts, pack_tokens), pack_tokens))
     read = pack(text_group, with_end=False)
-    score_s = _quicker_of_two(lambda: reader.token_nll(read))
+    score_s = _quicker_of_two(lambda: reader.token_nll(read).cpu())
     n = n_ranks()
     return Speed(n * train_tokens_per_s, n * _n_tokens(text_group) / score_s, n * _generate_rate(reader, answer_tokens))
 
@@ -290,7 +292,7 @@ GENERATE_STEPS = 6  # timed
 @torch.no_grad()
 def _generate_rate(reader: PackReader, answer_tokens: int) -> float:
     """Generated tokens a second for a batch of answers of so many tokens, the reading of their prompts included."""
-    ids = torch.full((GENERATE_ROWS, GENERATE_PROMPT), 5)
+    ids = torch.full((GENERATE_ROWS, GENERATE_PROMPT), 5, device=reader.device)
     options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": -1, "attention_mask": torch.ones_like(ids)}
     times = []
     for n in (1, 1 + GENERATE_STEPS):

@@ -24,7 +24,7 @@ class Compared:
     @property
     def by_pair(self) -> Tensor:
         """(pairs,) float64 without gradient: the loss of each."""
-        return -torch.nn.functional.logsigmoid(self.margins.double())
+        return -torch.nn.functional.logsigmoid(self.margins.cpu().double())
 
 
 def branches_of(document: Encoded) -> Branches:
@@ -64,4 +64,4 @@ def compare(reader: PackReader, batch: Pack) -> Compared:
 
 
 def _nll_of_branches(batch: Pack, nll: Tensor) -> Tensor:
-    return torch.zeros(len(batch.items), dtype=nll.dtype).index_add(0, batch.owners, nll)
+    return nll.new_zeros(len(batch.items)).index_add(0, batch.owners.to(nll.device), nll)
