@@ -160,7 +160,7 @@ def test_a_locked_archive_says_so_and_a_damaged_one_keeps_what_came_before(tmp_p
 
 
 def test_a_pipe_a_link_in_a_circle_and_a_broken_link_are_named_and_nothing_waits(tmp_path):
-    put(tmp_path / "good.txt", TEXT)
+    put(tmp_path / "good.txt", TEXT.format(1))
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "circle.txt").symlink_to("circle.txt")
     (tmp_path / "broken.txt").symlink_to("nowhere.txt")

@@ -75,7 +75,7 @@ def test_what_is_replayed_is_looked_for_in_the_general_pack():
 def test_the_requests_of_replay_and_of_measurement_never_meet():
     index = LeakIndex(general_items())
     for request in general.replay_requests():
-        index.read([request.request, request.answer], [request.id, request.id])
+        index.read([request], [request])
     assert index.leaks() == []
 
 

@@ -45,7 +45,7 @@ def _tables(params: list[Any]) -> Iterator[str]:
 def _name(param: Any) -> str:
     if param.param_type_name == "argument":
         return str(param.metavar)
-    flag = " ".join(param.opts)
+    flag = " / ".join((*param.opts, *param.secondary_opts))
     return flag if param.is_flag else f"{flag} {param.metavar or param.name.upper()}"
 
 
