@@ -58,8 +58,15 @@ def test_memory_is_what_each_part_takes(method: str) -> None:
     found, memory = sizes(method), training_memory(sizes(method), 100)
     assert memory.weights == 4 * (found.n_parameters + found.n_added)
     assert memory.trained == 12 * found.n_trained
-    assert memory.activations == round(400 * fit.KEPT_PER_FEATURE * found.features)
+    assert memory.activations == round(400 * fit.KEPT_PER_FEATURE[method] * found.features)
     assert memory.total == memory.runtime + memory.weights + memory.trained + memory.activations + memory.logits
+
+
+def test_layers_that_keep_their_own_forward_keep_more_for_their_gradients() -> None:
+    with torch.device("meta"):
+        found = {family: sizes_of(tiny_model(family), "lora", 4, 8, 0) for family in ("llama", "gpt2")}
+    assert found["llama"].kept_per_feature == fit.KEPT_PER_FEATURE["lora"]
+    assert found["gpt2"].kept_per_feature == fit.KEPT_BY_OWN_FORWARD
 
 
 def free_for(pack_tokens: int) -> int:

@@ -56,8 +56,8 @@ def _sizes(found: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             row["size"],
-            f"{row['train_tokens_per_s']:.3g}",
-            f"{row['minutes_per_100k_tokens']:.3g}",
+            f"{row['train_tokens_per_s']:,.1f}",
+            f"{row['minutes_per_100k_tokens']:,.0f}",
             f"{row['memory_bytes'] / 1e9:.1f} GB",
         )
         for row in found["models"]

@@ -8,12 +8,14 @@ from metier.errors import ModelError
 from metier.models.flops import Products, products
 from metier.models.loss import CHUNK_BYTES
 from metier.models.methods import add_method
+from metier.models.replace import ATTENTIONS
 
 RUNTIME_BYTES = 420_000_000  # Python, torch, transformers and peft, before any model
 TRAINED_BYTES = 12  # beside each trained weight: its gradient and Adam's two moments
 # Floats kept for the backward pass, for each input and output of a linear layer and each token: norms, attention and
-# the gate keep theirs too. Measured on the embedded model at 1,024 tokens a pack.
-KEPT_PER_FEATURE = 0.9
+# the gate keep theirs too. Measured on the embedded model at 256 and 1,024 tokens a pack (docs/log.md).
+KEPT_PER_FEATURE = {"lora": 0.9, "rslora": 0.9, "pissa": 0.9, "tokens": 0.9, "dora": 2.8, "full": 1.1}
+KEPT_BY_OWN_FORWARD = 1.6  # where attention is not the fused one
 LOGITS_ALIVE = 2  # chunks of logits at one time: themselves and their probabilities
 SMALLEST_PACK = 128
 
@@ -40,6 +42,7 @@ class Sizes:
     n_parameters: int  # of the base
     n_added: int  # of the adapters
     n_trained: int
+    kept_per_feature: float
     products: Products
 
     @property
@@ -64,7 +67,9 @@ def sizes_of(model: PreTrainedModel, method: str, r: int, alpha: int, seed: int,
     if method == "dora":
         n_trained += sum(n * layer.n_out for layer, n in counted.layers.items() if layer.rank)
     n_added = 0 if method == "full" else n_trained
-    return Sizes(n_parameters, n_added, n_trained, counted)
+    is_fused = any(type(module).__name__ in ATTENTIONS for module in model.modules())
+    kept = max(KEPT_PER_FEATURE[method], 0.0 if is_fused else KEPT_BY_OWN_FORWARD)
+    return Sizes(n_parameters, n_added, n_trained, kept, counted)
 
 
 def training_memory(sizes: Sizes, pack_tokens: int, weight_bytes: float = 4) -> Memory:
@@ -74,7 +79,7 @@ def training_memory(sizes: Sizes, pack_tokens: int, weight_bytes: float = 4) -> 
         runtime=RUNTIME_BYTES,
         weights=round(weight_bytes * sizes.n_parameters) + 4 * sizes.n_added,
         trained=TRAINED_BYTES * sizes.n_trained,
-        activations=round(max(2, weight_bytes) * KEPT_PER_FEATURE * sizes.features * pack_tokens),
+        activations=round(max(2, weight_bytes) * sizes.kept_per_feature * sizes.features * pack_tokens),
         logits=LOGITS_ALIVE * CHUNK_BYTES,
     )
 
