@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from metier.errors import DataError
 from metier.evidence.measure import ANSWER_TOKENS, probe_answers
-from metier.evidence.score import encode_items, score_documents
+from metier.evidence.score import encode_items
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
 from metier.models.load import BaseModel
-from metier.models.packing import PackReader, divide
+from metier.models.packing import PackReader, divide, pack
 from metier.settings import Settings, learning_rate
 from metier.sources import general
 from metier.sources.examples import Example
@@ -72,12 +72,15 @@ def measure_machine(
 
 
 def distance(reader: PackReader, field: Sequence[Encoded], texts: Sequence[Encoded]) -> float:
-    """The base's bits per byte on a few rows of the field over those on a few general texts."""
+    """The base's bits per byte on a few rows of the field over those on a few general texts.
+
+    Every rank reads them all: FSDP's ranks must have read the same when the first backward pass comes.
+    """
     bits = []
     with disabled(reader.model):
         for documents in (field, texts):
             few = next(divide((replace(d, item=str(i), rejected=()) for i, d in enumerate(documents)), DISTANCE_TOKENS))
-            nats = sum(s.nll for s in score_documents(reader, few, DISTANCE_TOKENS, lambda _: None).values())
+            nats = float(reader.token_nll(pack(few, with_end=False)).double().sum())
             bits.append(nats / max(1, sum(d.n_bytes for d in few)))
     return bits[0] / bits[1]
 
