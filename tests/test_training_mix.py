@@ -207,6 +207,11 @@ def test_killed_in_training_it_ends_as_a_run_never_stopped(
     assert Run(tmp_path / "run").results["training"]["mix"] == whole.results["training"]["mix"]
 
 
+def test_tasks_that_cannot_be_mined_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"valves\.jsonl holds no plain English text to mine tasks from"):
+        adapt("valves.jsonl", model="model", out=tmp_path / "run", mined=0.1, **{**small.OPTIONS, "minutes": 0.001})
+
+
 def test_a_field_of_plain_text_is_replayed_with_texts_of_the_bases_own(tmp_path: Path) -> None:
     run = adapt("notes", model="model", out=tmp_path / "run", **{**small.OPTIONS, "minutes": 0.001})
     kept = run.path / "evidence/base.json"

@@ -102,8 +102,8 @@ def adapt(
         write_beginning(run, origin, corpus, split, planned, threads)
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay)
         leaks = measure.leaks_of(subject, split, before.replay, planned.replay)
-        journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
         beside = beside_field(subject, split, planned, before.replay)
+        journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
         field = train_field(subject, split, planned, beside, journal)
         for line in mix_lines(field.mix):
             say.say(line)

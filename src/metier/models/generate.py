@@ -83,8 +83,8 @@ def continue_all(model: Any, encoder: Encoder, prompts: list[list[int]], max_new
 @torch.no_grad()
 def sample_texts(model: Any, encoder: Encoder, batch: int, max_new_tokens: int) -> list[Answer]:
     """TEXT_BATCH texts that the model samples from its start token at temperature 1; `batch` is the seed."""
-    ids = torch.full((TEXT_BATCH, 1), encoder.start)
-    with torch.random.fork_rng(devices=[]):
+    ids = torch.full((TEXT_BATCH, 1), encoder.start, device=model.device)
+    with torch.random.fork_rng():
         torch.manual_seed(batch)
         generated = model.generate(
             input_ids=ids,
