@@ -288,8 +288,7 @@ def test_a_run_that_looked_for_its_rate_is_the_run_at_that_rate(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Judged on the select half only; what it chose is in config.toml, and costs and choice are in the report."""
-    monkeypatch.setattr(probing, "FEWEST_STEPS", 2)
-    monkeypatch.setattr(probing, "MOST_STEPS", 2)
+    monkeypatch.setattr(probing, "STEPS", 2)
     monkeypatch.setattr(probing, "MAX_SHARE", 9.0)
     judged: list[str] = []
     real = measure.Judge

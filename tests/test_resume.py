@@ -146,7 +146,7 @@ PROBE_MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 
 
 def try_rates(patch: pytest.MonkeyPatch) -> None:
-    for name, value in (("FEWEST_STEPS", 2), ("MOST_STEPS", 2), ("MAX_SHARE", 9.0)):
+    for name, value in (("STEPS", 2), ("MAX_SHARE", 9.0)):
         patch.setattr(probing, name, value)
 
 

@@ -159,15 +159,15 @@ def test_a_learning_rate_that_is_given_is_kept_and_none_takes_the_models() -> No
 @pytest.mark.parametrize(
     ("options", "from_where"),
     [
-        ({"minutes": 15}, "the middle of those tried"),
-        ({"tokens": 200_000}, "the middle of those tried"),
-        ({"minutes": 15, "lr": 1e-3}, "as given"),
+        ({"minutes": 30}, "the middle of those tried"),
+        ({"tokens": 400_000}, "the middle of those tried"),
+        ({"minutes": 30, "lr": 1e-3}, "as given"),
         ({"minutes": 3}, "the run is too short"),
         ({"tokens": 20_000}, "the run is too short"),
-        ({"minutes": 15, "sizes": replace(SIZES, field_items=0)}, "nothing is held out"),
-        ({"minutes": 15, "sizes": replace(SIZES, train_tokens=5000)}, "the run is too short"),
-        ({"minutes": 15, "method": "full"}, "--method full"),
-        ({"minutes": 15, "sizes": replace(SIZES, pairs=3)}, "rows are preferences"),
+        ({"minutes": 30, "sizes": replace(SIZES, field_items=0)}, "nothing is held out"),
+        ({"minutes": 30, "sizes": replace(SIZES, train_tokens=5000)}, "the run is too short"),
+        ({"minutes": 30, "method": "full"}, "--method full"),
+        ({"minutes": 30, "sizes": replace(SIZES, pairs=3)}, "rows are preferences"),
     ],
 )
 def test_rates_are_tried_where_the_run_can_bear_it_and_none_is_given(options: dict[str, Any], from_where: str) -> None:
@@ -180,7 +180,7 @@ def test_rates_are_tried_where_the_run_can_bear_it_and_none_is_given(options: di
 
 
 def test_the_probe_of_given_tokens_is_the_same_on_every_machine() -> None:
-    slow, fast = (planned(0.1, speed=Speed(*(f * v for v in vars(SPEED).values())), tokens=200_000) for f in (0.1, 9))
+    slow, fast = (planned(0.1, speed=Speed(*(f * v for v in vars(SPEED).values())), tokens=400_000) for f in (0.1, 9))
     assert slow.probe == fast.probe != None  # noqa: E711
 
 

@@ -19,8 +19,7 @@ from metier.training.stream import Step
 
 # The table's rate first: it is what was trained when the probe is stopped early, and it wins a draw.
 FACTORS = (1.0, 2.0, 0.5)
-MOST_STEPS = 20  # at each rate: more are not needed when small batches make the basin wide (docs/training.md)
-FEWEST_STEPS = 8  # under it warm-up is most of what is compared
+STEPS = 20  # at each rate; nine ranked first the rate that had hardly moved (docs/log.md)
 MAX_SHARE = 0.25  # of training, in tokens: what the losers' steps and the judging may cost
 READING_COST = 0.5  # of training a token with LoRA: no gradient of the inputs
 # Bits per byte of forgetting weigh as much as bits per byte of the field: both are what a text costs more or less.
@@ -39,18 +38,16 @@ class ProbePlan:
 
 
 def probe_plan(train_tokens: float, step_tokens: int, judging_tokens: float, lr: float) -> ProbePlan | None:
-    """The longest probe around `lr` that costs at most MAX_SHARE of training; None when even the shortest costs more.
+    """STEPS steps at each rate around `lr`; None where this costs more than MAX_SHARE of training.
 
     judging_tokens: read without gradients for one judgement. Tokens and not seconds decide, so that the same plan has
     the same probe on every machine.
     """
     judging = (len(FACTORS) + 1) * judging_tokens * READING_COST  # the base is read too
-    affordable = (MAX_SHARE * train_tokens - judging) / ((len(FACTORS) - 1) * step_tokens)
-    steps = min(MOST_STEPS, math.floor(affordable))
-    if steps < FEWEST_STEPS:
+    cost = (len(FACTORS) - 1) * STEPS * step_tokens + judging
+    if cost > MAX_SHARE * train_tokens:
         return None
-    cost = (len(FACTORS) - 1) * steps * step_tokens + judging
-    return ProbePlan(tuple(factor * lr for factor in FACTORS), steps, math.ceil(cost))
+    return ProbePlan(tuple(factor * lr for factor in FACTORS), STEPS, math.ceil(cost))
 
 
 class Judge:
