@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from metier.errors import DataError, RunError
-from metier.evidence import conclude, measure, planning
+from metier.evidence import conclude, facts, measure, planning
+from metier.evidence.dial import choose_dial
 from metier.evidence.measure import Before, Subject
+from metier.evidence.stored import hashes, read_stored
+from metier.evidence.strengths import DIAL, read_strengths
 from metier.field import Training, beside_field, save_trained, train_field, write_config
+from metier.models.adapters import at_strength
 from metier.models.device import chosen
 from metier.models.encoding import Encoder
 from metier.models.methods import n_trained
@@ -23,7 +27,7 @@ from metier.progress import Progress, Silent
 from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
-from metier.runs import Json, RunFolder, default_folder, environment, write_json, write_jsonl, write_text
+from metier.runs import Json, RunFolder, default_folder, environment, read_jsonl, write_json, write_jsonl, write_text
 from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.general import texts
 from metier.sources.ledger import Ledger
@@ -36,6 +40,7 @@ from metier.training.journal import Journal
 from metier.training.mix import mix_lines
 from metier.training.plan import Plan, read_plan
 from metier.training.stream import FIELD, Part, Step, field_documents, steps
+from metier.training.trajectory import Trajectory
 
 LOOKED_AT = 8  # steps
 
@@ -104,6 +109,8 @@ def adapt(
         leaks = measure.leaks_of(subject, split, before.replay, planned.replay)
         beside = beside_field(subject, split, planned, before.replay)
         journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
+        if planned.evidence.choosing.strengths:
+            journal.trajectory = Trajectory(run.trajectory, planned.steps)
         field = train_field(subject, split, planned, beside, journal)
         for line in mix_lines(field.mix):
             say.say(line)
@@ -114,19 +121,27 @@ def adapt(
             say.say(f"{n_cut} conversations did not fit the window of {subject.encoder.window} tokens and were cut")
         if field.trained.interrupted:
             raise KeyboardInterrupt
-        after = measure.adapted_arm(subject, subject.reader, before)
+        choosing_s, dial = choose(subject, split, planned, field.trained.n_steps, journal)
+        with at_strength(subject.reader.model, dial):
+            after = measure.adapted_arm(subject, subject.reader, before)
+        measure.write_measured(subject, before, after, split.unit, leaks, dial)
+        seconds = before.seconds + choosing_s + after.seconds
+        trained = field.trained
         results = {
             "schema": conclude.SCHEMA,
-            **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting, leaks),
-            "model": conclude.model_facts(
+            **parallel.by_first(lambda: conclude.evidence_part(read_stored(run))),
+            "model": facts.model_facts(
                 subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
             ),
-            "data": conclude.data_facts(corpus, split, field.trained.n_tokens),
+            "data": facts.data_facts(corpus, split, trained.n_tokens),
             "vocabulary": vocabulary_facts(subject, split),
-            "training": conclude.training_facts(field.trained, planned, field.probe, field.mix, field.rate),
-            "cost": conclude.cost(field.trained, field.rate, before.seconds + after.seconds, journal.elapsed_s),
+            "training": facts.training_facts(trained, planned, field.probe, field.mix, field.rate),
+            "cost": facts.cost(trained, field.rate, before.replay_seconds, seconds, journal.elapsed_s),
+            "evidence": hashes(run),
         }
         write_json(run.results, results)
+        if journal.trajectory:
+            journal.trajectory.remove()
     return finish(run)
 
 
@@ -170,6 +185,18 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
         )
     say.say(f"{len(corpus.examples):,} examples; {n_documents} {split.unit}s held out, half of them for the verdict")
     return corpus, split
+
+
+def choose(subject: Subject, split: Split, planned: Plan, n_steps: int, journal: Journal) -> tuple[float, float]:
+    """(seconds it took, the strength that the adapter is measured at), chosen on the select half."""
+    choosing = planned.evidence.choosing
+    if not choosing.strengths:
+        return 0.0, 1.0
+    seconds = read_strengths(subject, split.select, choosing, journal.trajectory, n_steps)
+    margin = subject.settings.budget_forgetting
+    found = parallel.by_first(lambda: choose_dial(list(read_jsonl(subject.run.evidence / DIAL)), margin))
+    subject.say.say(found["sentence"])
+    return seconds, float(found["chosen"])
 
 
 def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:

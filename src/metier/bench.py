@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from metier.errors import DataError
-from metier.evidence.conclude import peak_rss_bytes
+from metier.evidence.facts import peak_rss_bytes
 from metier.evidence.planning import measure_machine
 from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded

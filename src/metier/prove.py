@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from metier.errors import MetierError, ModelError
-from metier.evidence import conclude, measure, planning
+from metier.evidence import conclude, facts, measure, planning
 from metier.evidence.measure import Subject
+from metier.evidence.stored import hashes, read_stored
 from metier.models.adapters import keep_memory, load_adapter
 from metier.models.device import chosen, placement
 from metier.models.load import BaseModel, load_base
@@ -21,6 +22,7 @@ from metier.record import finish, recorded
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, to_toml
+from metier.sources.leaks import Leaks
 from metier.sources.read import ReadOptions, read_corpus
 from metier.sources.split import Split, Unit
 from metier.training import parallel
@@ -74,16 +76,18 @@ def prove(
         corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut=cut)
         write_json(run.ledger, corpus.ledger.as_json())
         after = measure.adapted_arm(subject, proved, before)
+        measure.write_measured(subject, before, after, split.unit, Leaks(), dial=1.0)
         results = {
             "schema": conclude.SCHEMA,
-            **conclude.verdict_part(before, after, split.unit, settings.budget_forgetting),
-            "model": conclude.model_facts(subject.base, proved.model) | {"proved": str(adapter or model)},
-            "data": conclude.data_facts(corpus, split, 0),
+            **parallel.by_first(lambda: conclude.evidence_part(read_stored(run))),
+            "model": facts.model_facts(subject.base, proved.model) | {"proved": str(adapter or model)},
+            "data": facts.data_facts(corpus, split, 0),
             "cost": {
                 "evidence_s": before.seconds + after.seconds,
                 "total_s": time.monotonic() - started,
-                "peak_rss_bytes": conclude.peak_rss_bytes(),
+                "peak_rss_bytes": facts.peak_rss_bytes(),
             },
+            "evidence": hashes(run),
         }
         write_json(run.results, results)
     return finish(run)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.errors import ModelError, RunError
-from metier.runs import RunFolder
+from metier.runs import RunFolder, write_json
 from metier.settings import Settings, from_toml
 
 
@@ -45,9 +45,28 @@ class Run:
 
         return write_report(self.folder)
 
-    def model(self, dial: float = 1.0) -> "Talker":
-        """The adapted model, its update scaled by `dial` (0 is the base, 1 what was trained)."""
-        return Talker(self, dial)
+    def conclude(self) -> None:
+        """Make the evidence of results.json again from evidence/, without any model.
+
+        Raises:
+            RunError: a file of evidence/ is missing, or is not what the run wrote.
+        """
+        from metier.evidence.conclude import evidence_part
+        from metier.evidence.stored import read_stored, require_unchanged
+
+        if self.results.get("evidence"):
+            require_unchanged(self.folder, self.results["evidence"])
+            write_json(self.folder.results, {**self.results, **evidence_part(read_stored(self.folder))})
+            del self.results
+
+    @property
+    def dial(self) -> float:
+        """The strength that was chosen; 1 where none was looked for."""
+        return float(self.results.get("dial", {}).get("chosen", 1.0)) if self.folder.results.exists() else 1.0
+
+    def model(self, dial: float | None = None) -> "Talker":
+        """The adapted model, its update scaled by `dial`: 0 is the base, 1 what was trained, None what was chosen."""
+        return Talker(self, self.dial if dial is None else dial)
 
 
 class Talker:

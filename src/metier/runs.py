@@ -127,6 +127,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.rows = self.path / "rows.jsonl"
         self.checkpoints = self.path / "checkpoints"
+        self.trajectory = self.path / "trajectory"  # until it has been measured
         self.origin = self.path / "origin.json"
         self.adapter = self.path / "adapter"
         self.model = self.path / "model"  # of full fine-tuning, instead of an adapter

@@ -16,7 +16,10 @@ from metier.runs import RunFolder, read_json
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder", show_default=False)]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="where the run folders are")]
 Dial = Annotated[
-    float, typer.Option(min=0.0, max=2.0, help="strength of what was trained: 0 is the base, 1 as trained")
+    float | None,
+    typer.Option(
+        min=0.0, max=2.0, help="strength of what was trained: 0 is the base, 1 as trained", show_default="as chosen"
+    ),
 ]
 Request = Annotated[str | None, typer.Option(metavar="TEXT", help="one request, answered; without it, a conversation")]
 
@@ -24,8 +27,10 @@ RUNS = Path("runs")
 
 
 def report(run: RunArgument) -> None:
-    """Make the report page of a run again, and print its path."""
-    write(str(Run(run).report()))
+    """Conclude from the stored evidence of a run again, without its model; make its page and print its path."""
+    finished = Run(run)
+    finished.conclude()
+    write(str(finished.report()))
 
 
 def runs(folder: Folder = RUNS) -> None:
@@ -65,7 +70,7 @@ def _gain(results: dict[str, Any]) -> str:
     return f"{gain['relative']:+.1%}{interval}"
 
 
-def chat(run: RunArgument, dial: Dial = 1.0, request: Request = None) -> None:
+def chat(run: RunArgument, dial: Dial = None, request: Request = None) -> None:
     """Ask the base model and the adapted one the same, side by side; Ctrl-D ends."""
     finished = Run(run)
     if not finished.folder.trained.is_dir():

@@ -19,11 +19,12 @@ CONTINUED_TOKENS = 48
 
 @dataclass(frozen=True)
 class Arm:
-    """scores, choices and answers as in evidence/*.jsonl."""
+    """As in evidence/*.jsonl; tokens are those of the field."""
 
     scores: list[Record]
     choices: list[Record]
     answers: list[Record]
+    tokens: list[Record]
 
 
 def score_arm(
@@ -37,15 +38,17 @@ def score_arm(
         done += n_tokens
         progress.advance(done)
 
-    field = score_field(reader, items, pack_tokens, advance)
+    field, tokens = score_field(reader, items, pack_tokens, advance)
     general, choices = score_general(reader, items, pack_tokens, advance)
-    return Arm(field + general, choices, [{"item": i, "good_tokens": n, **asdict(a)} for i, n, a in answers])
+    given = [{"item": i, "good_tokens": n, **asdict(a)} for i, n, a in answers]
+    return Arm(field + general, choices, given, tokens)
 
 
 def write_arm(run: RunFolder, name: ArmName, arm: Arm) -> None:
     write_jsonl(run.evidence / f"scores-{name}.jsonl", arm.scores)
     write_jsonl(run.evidence / f"choices-{name}.jsonl", arm.choices)
     write_jsonl(run.evidence / f"answers-{name}.jsonl", arm.answers)
+    write_jsonl(run.evidence / f"tokens-{name}.jsonl", arm.tokens)
 
 
 def nll_per_token(reader: PackReader, documents: Sequence[Encoded], pack_tokens: int) -> float:

@@ -13,7 +13,7 @@ from metier.evidence.score import Record
 from metier.models.generate import Answer
 from metier.runs import Json, RunFolder, read_jsonl, write_json
 
-FILES = ("scores-base.jsonl", "choices-base.jsonl", "answers-base.jsonl")
+FILES = ("scores-base.jsonl", "choices-base.jsonl", "answers-base.jsonl", "tokens-base.jsonl")
 PREFERENCES = "preferences-base.jsonl"  # there only where some held-out rows are preferences
 
 
@@ -28,6 +28,7 @@ class KeptBase:
     samples: list[tuple[str, str, str]]
     preferences: list[Record]
     seconds: float
+    replay_s: float  # seconds that writing the replay took, before those
 
 
 def write_base(run: RunFolder, kept: KeptBase) -> None:
@@ -38,6 +39,7 @@ def write_base(run: RunFolder, kept: KeptBase) -> None:
         "own": [asdict(answer) for answer in kept.own],
         "samples": kept.samples,
         "seconds": kept.seconds,
+        "replay_s": kept.replay_s,
         "sha256": _file_hashes(run),
     }
     write_json(run.evidence / "base.json", {**content, "content_sha256": _hash(content)})
@@ -49,17 +51,18 @@ def read_base(run: RunFolder) -> KeptBase | None:
         content = json.loads((run.evidence / "base.json").read_text(encoding="utf-8"))
         if content.pop("content_sha256") != _hash(content) or content["sha256"] != _file_hashes(run):
             return None
-        scores, choices, answers = (list(read_jsonl(run.evidence / name)) for name in FILES)
+        arm = Arm(*(list(read_jsonl(run.evidence / name)) for name in FILES))
         preferences = list(read_jsonl(run.evidence / PREFERENCES)) if PREFERENCES in content["sha256"] else []
     except (OSError, ValueError, KeyError, AttributeError):
         return None
     return KeptBase(
-        Arm(scores, choices, answers),
+        arm,
         _answers(content["replay"]),
         _answers(content["own"]),
         [(request, reference, answer) for request, reference, answer in content["samples"]],
         preferences,
         content["seconds"],
+        content["replay_s"],
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from metier.evidence.arms import Arm, ArmName, field_samples, nll_per_token, score_arm, write_arm
 from metier.evidence.kept import KeptBase, read_base, write_base
 from metier.evidence.preferences import score_pairs
-from metier.evidence.score import Items, Record, encode_items
+from metier.evidence.score import Items, Passage, Record, encode_items
 from metier.evidence.statistics import bits_per_byte, expected_detectable
+from metier.evidence.stored import Facts, write_facts
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
 from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
@@ -76,6 +77,7 @@ class Before:
     samples: list[tuple[str, str, str]]
     foretold: float | None  # share of the base's bits: the smallest gain that the set was expected to show
     seconds: float
+    replay_seconds: float  # of writing the replay, which belongs to training
     preferences: list[Record] = field(default_factory=list)
 
     def field_by_example(self) -> Iterator[tuple[str, list[Encoded]]]:
@@ -96,14 +98,16 @@ def base_arm(
     if kept:
         replay, own = kept.replay, kept.own
     else:
-        cache = AnswerCache(cache_folder(), subject.base.answers_as, encoder, ANSWER_TOKENS)
         # Two calls, so that the replay, and the adapter with it, does not depend on how much is measured.
-        replay = _written_for_replay(subject, cache, wanted) if wanted else []
-        own = _kept_answers(subject, cache, [r.request for r in requests])
+        replay = _written_for_replay(subject, wanted) if wanted else []
+        replay_s = time.monotonic() - started
+        own = kept_answers(subject, [r.request for r in requests])
     items = encode_items(
         encoder,
-        _subset(_read_alike(subject, held_out), evidence.field_items, settings.seed),
-        (*general.own_texts(settings.general).measured, *general.texts()[: evidence.texts]) if evidence.texts else (),
+        subset(_read_alike(subject, held_out), evidence.field_items, settings.seed),
+        (*general.own_texts(settings.general).measured, *general.measured_texts()[: evidence.texts])
+        if evidence.texts
+        else (),
         requests,
         [a.answer for a in own],
         general.choices()[: evidence.choices],
@@ -111,13 +115,25 @@ def base_arm(
     shown = items.field[:SHOWN_FIELD]
     if not kept:
         arm, samples, pairs = _score_base(subject, items, _with_good_tokens(encoder, requests, own), shown)
-        kept = KeptBase(arm, replay, own, samples, pairs, time.monotonic() - started)
+        kept = KeptBase(arm, replay, own, samples, pairs, time.monotonic() - started - replay_s, replay_s)
         if this_rank().is_first:
             write_base(subject.run, kept)
     foretold = foretold_detectable(kept.arm)
     if items.field:
         say.say(detectable_line(kept.arm, unit, foretold))
-    return Before(items, kept.arm, replay, requests, shown, kept.samples, foretold, kept.seconds, kept.preferences)
+    write_jsonl(subject.run.evidence / "passages.jsonl", [_text_of(passage) for passage in items.passages])
+    return Before(
+        items, kept.arm, replay, requests, shown, kept.samples, foretold, kept.seconds, kept.replay_s, kept.preferences
+    )
+
+
+def _text_of(passage: Passage) -> Record:
+    return {"item": passage.item, "document": passage.document, "text": passage.text}
+
+
+def general_texts(settings: Settings, n: int) -> tuple[Example, ...]:
+    """All of the user's that measure, and n of the general pack; none where none are wanted."""
+    return (*general.own_texts(settings.general).measured, *general.measured_texts()[:n]) if n else ()
 
 
 def leaks_of(subject: Subject, split: Split, replay: Sequence[Answer], wanted: ReplayPlan) -> Leaks:
@@ -159,15 +175,15 @@ def _preferences(subject: Subject, reader: PackReader, items: Items, arm: ArmNam
     return records
 
 
-def _written_for_replay(subject: Subject, cache: AnswerCache, wanted: ReplayPlan) -> list[Answer]:
+def _written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
     """Answers and texts in turn, while both last."""
-    answers = _kept_answers(subject, cache, general.replay_requests()[: wanted.answers])
+    answers = kept_answers(subject, general.replay_requests()[: wanted.answers])
     pairs = zip_longest(answers, _kept_texts(subject, wanted.texts))
     return [written for pair in pairs for written in pair if written is not None]
 
 
 def _kept_texts(subject: Subject, n: int) -> list[Answer]:
-    """As `_kept_answers`, of texts sampled from the start token; ranks share the batches."""
+    """As `kept_answers`, of texts sampled from the start token; ranks share the batches."""
     cache = TextCache(cache_folder(), subject.base.answers_as, subject.encoder, ANSWER_TOKENS)
     model = subject.reader.model
     if missing := parallel.from_first(cache.missing(n)):
@@ -181,8 +197,10 @@ def _kept_texts(subject: Subject, n: int) -> list[Answer]:
     return parallel.by_first(lambda: cache.texts(n))
 
 
-def _kept_answers(subject: Subject, cache: AnswerCache, wanted: Sequence[str]) -> list[Answer]:
-    """From the cache of the first rank, whatever others have kept; what it lacks is answered by all ranks."""
+def kept_answers(subject: Subject, wanted: Sequence[str]) -> list[Answer]:
+    """The base's, from the cache of the first rank, whatever others have kept; what it lacks is answered by all
+    ranks."""
+    cache = AnswerCache(cache_folder(), subject.base.answers_as, subject.encoder, ANSWER_TOKENS)
     model = subject.reader.model
     if missing := parallel.from_first(cache.missing(wanted)):
         subject.say.begin("base model answers general requests (kept for later runs)", len(missing))
@@ -270,7 +288,7 @@ def _read_alike(subject: Subject, examples: Sequence[Example]) -> Sequence[Examp
     return kept
 
 
-def _subset(examples: Sequence[Example], n: int, seed: int) -> list[Example]:
+def subset(examples: Sequence[Example], n: int, seed: int) -> list[Example]:
     """n examples, the same for the same seed whatever n: a larger plan adds to a smaller one."""
     order = list(examples)
     random.Random(f"{seed}/held out").shuffle(order)
@@ -321,15 +339,24 @@ def probe_answers(encoder: Encoder) -> list[Encoded]:
 
 def probe_judge(subject: Subject, select: Sequence[Example]) -> Judge | None:
     """What judges a learning rate: rows of the select half, never of the test half; None where it holds none."""
-    rows = _subset(select, JUDGED_ROWS, subject.settings.seed)
+    rows = subset(select, JUDGED_ROWS, subject.settings.seed)
     documents = [d for e in rows for d in subject.encoder.encode(e)[:1] if d.n_bytes]
     if not documents:
         return None
     return Judge(subject.reader, documents, probe_answers(subject.encoder), subject.settings.pack_tokens)
 
 
-def answers_as_samples(before: Before, after: After) -> list[dict[str, str]]:
-    """The samples of results.json: held-out rows of the field, then the general requests that every run shows."""
+def write_measured(subject: Subject, before: Before, after: After, unit: Unit, leaks: Leaks, dial: float) -> None:
+    """What the evidence is concluded from, beside the records that both arms have written; nothing where nothing was
+    measured."""
+    if before.items.field:
+        write_jsonl(subject.run.evidence / "samples.jsonl", _samples(before, after))
+        facts = Facts(unit, subject.settings.budget_forgetting, before.foretold, dial)
+        write_facts(subject.run, facts, leaks)
+
+
+def _samples(before: Before, after: After) -> list[dict[str, str]]:
+    """Held-out rows of the field, then the general requests that every run shows."""
     of_field = [
         {"kind": "field", "request": request, "reference": reference, "base": base, "adapted": adapted}
         for (request, reference, base), (_, _, adapted) in zip(before.samples, after.samples, strict=True)

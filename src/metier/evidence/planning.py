@@ -8,6 +8,7 @@ from dataclasses import replace
 from metier.errors import DataError
 from metier.evidence.measure import ANSWER_TOKENS, probe_answers
 from metier.evidence.score import encode_items
+from metier.evidence.strengths import has_dial
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
 from metier.models.load import BaseModel
@@ -28,6 +29,9 @@ DISTANCE_TOKENS = 512  # read of the field, and of general texts, to learn how f
 def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Settings, started: float) -> Plan:
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
     sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
+    if has_dial(settings):
+        n = len(general.probe_texts()), len(general.probe_requests())
+        sizes = replace(sizes, select_items=len(split.select), probe_texts=n[0], probe_requests=n[1])
     seconds = settings.minutes * 60 - (time.monotonic() - started)
     lr = learning_rate(base.n_parameters, settings.method, preferences=bool(sizes.pairs))
     return parallel.from_first(plan(settings, sizes, speed, seconds, lr))
@@ -45,7 +49,7 @@ def measure_machine(
             f"{encoder.window} tokens: shorten them, or choose another --model."
         )
     test_tokens = sum(len(d.ids) for e in test for d in encoder.encode(e))
-    items = encode_items(encoder, [], general.texts(), general.measured_requests(), None, general.choices())
+    items = encode_items(encoder, [], general.measured_texts(), general.measured_requests(), None, general.choices())
     own = general.own_texts(settings.general)
     own_texts = [d for e in own.measured for d in encoder.encode(e)]
     n_tokens = sum(d.n_tokens for d in documents) * len(train) / len(sampled)

@@ -1,10 +1,12 @@
 """The one scoring pass that everything reads: per item, the bytes, the tokens and the nats, base and adapted alike."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from metier.evidence.gain import FIELD_SLICE
 from metier.models.encoding import Encoded, Encoder
 from metier.models.packing import Branches, Pack, PackReader, pack_branches, packs_of
 from metier.sources.examples import Example, Message
@@ -18,19 +20,32 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Scored:
-    """nats summed over `tokens` scored tokens."""
+    """nats of each scored token, in the order of the text."""
 
-    nll: float
-    tokens: int
+    by_token: tuple[float, ...] = ()
+
+    @property
+    def nll(self) -> float:
+        return math.fsum(self.by_token)  # a sum over hundreds of tokens must not depend on their order
+
+    @property
+    def tokens(self) -> int:
+        return len(self.by_token)
 
 
 def score_documents(
     reader: PackReader, documents: Sequence[Encoded], pack_tokens: int, advance: Advance
 ) -> dict[str, Scored]:
-    """Nats of each item's text; the windows of one item are added up. End tokens are not scored: they stand for no
+    """Nats of each item's text; the windows of one item are joined. End tokens are not scored: they stand for no
     byte."""
-    by_length = sorted(documents, key=lambda d: len(d.ids), reverse=True)
-    return _score(list(packs_of(by_length, pack_tokens, with_end=False)), reader, advance)
+    numbered = [replace(document, item=str(i)) for i, document in enumerate(documents)]
+    by_length = sorted(numbered, key=lambda d: len(d.ids), reverse=True)
+    found = _score(list(packs_of(by_length, pack_tokens, with_end=False)), reader, advance)
+    scored: dict[str, Scored] = {}
+    for i, document in enumerate(documents):
+        before = scored.get(document.item, Scored())
+        scored[document.item] = Scored(before.by_token + found[str(i)].by_token)
+    return scored
 
 
 def score_branches(
@@ -53,20 +68,31 @@ def score_branches(
 
 
 def _score(packs: Sequence[Pack], reader: PackReader, advance: Advance) -> dict[str, Scored]:
-    """Each pack is read by one rank; the sums of the others' packs are zero here until all ranks are added up."""
-    # In float64: a sum over hundreds of tokens must not depend on their order.
-    sums = [torch.zeros(len(batch.items), dtype=torch.float64) for batch in packs]
+    """Each pack is read by one rank; what the others read is zero here until all ranks are added up."""
+    nats = [torch.zeros(len(batch.labels), dtype=torch.float64) for batch in packs]
     n_ranks = parallel.n_ranks()
     for i in parallel.own_part([batch.n_tokens for batch in packs]):
-        sums[i].index_add_(0, packs[i].owners, reader.token_nll(packs[i]).cpu().double())
+        nats[i] = reader.token_nll(packs[i]).cpu().double()
         advance(n_ranks * packs[i].n_tokens)
-    totals = parallel.sum_over_ranks(torch.cat(sums)).tolist() if sums else []
-    counts = [n for batch in packs for n in torch.bincount(batch.owners, minlength=len(batch.items)).tolist()]
+    if not packs:
+        return {}
+    together = parallel.sum_over_ranks(torch.cat(nats))
     scored: dict[str, Scored] = {}
-    for item, nll, tokens in zip((item for batch in packs for item in batch.items), totals, counts, strict=True):
-        before = scored.get(item, Scored(0.0, 0))
-        scored[item] = Scored(before.nll + nll, before.tokens + tokens)
+    for batch, of_pack in zip(packs, together.split([len(n) for n in nats]), strict=True):
+        lengths = torch.bincount(batch.owners, minlength=len(batch.items)).tolist()  # owners stand in order
+        for item, by_token in zip(batch.items, of_pack.split(lengths), strict=True):
+            scored[item] = Scored(tuple(by_token.tolist()))
     return scored
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The scored text of one held-out item, and where each of its tokens ends in it, in characters."""
+
+    item: str
+    document: str
+    text: str
+    ends: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +101,7 @@ class Items:
 
     field: tuple[Example, ...]
     field_documents: tuple[Encoded, ...]
+    passages: tuple[Passage, ...]  # of the field
     texts: tuple[Example, ...]  # general ones; the group is the slice
     text_documents: tuple[Encoded, ...]
     requests: tuple[Request, ...]
@@ -108,9 +135,15 @@ def encode_items(
     """
     pairs = zip(requests, own_answers, strict=True) if own_answers is not None else ((r, r.answer) for r in requests)
     kept = [(r, own) for r, own in pairs if own.strip()]
+    of_field = [(example, encoder.encode(example)) for example in field]
     return Items(
         field=tuple(field),
-        field_documents=tuple(d for example in field for d in encoder.encode(example)),
+        field_documents=tuple(d for _, documents in of_field for d in documents),
+        passages=tuple(
+            Passage(example.id, example.document, *encoder.scored_text(documents))
+            for example, documents in of_field
+            if documents
+        ),
         texts=tuple(texts),
         text_documents=tuple(d for text in texts for d in encoder.encode(text)),
         requests=tuple(r for r, _ in kept),
@@ -135,15 +168,23 @@ def encode_items(
     )
 
 
-def score_field(reader: PackReader, items: Items, pack_tokens: int, advance: Advance) -> list[Record]:
-    """Records of the slice `field`; bytes are those of the text that was scored."""
+def score_field(
+    reader: PackReader, items: Items, pack_tokens: int, advance: Advance
+) -> tuple[list[Record], list[Record]]:
+    """(records of the slice `field`, records of their tokens); bytes are those of the text that was scored."""
     scored = score_documents(reader, items.field_documents, pack_tokens, advance)
     n_bytes = bytes_by_item(items.field_documents)
-    return [
-        _record(e.id, "field", e.document, e.group, n_bytes[e.id], scored[e.id])
+    records = [
+        _record(e.id, FIELD_SLICE, e.document, e.group, n_bytes[e.id], scored[e.id])
         for e in items.field
         if e.id in scored and scored[e.id].tokens
     ]
+    tokens: list[Record] = [
+        {"item": p.item, "ends": list(p.ends), "nll": [round(nats, 4) for nats in scored[p.item].by_token]}
+        for p in items.passages
+        if scored[p.item].tokens
+    ]
+    return records, tokens
 
 
 def bytes_by_item(documents: Sequence[Encoded]) -> dict[str, int]:

@@ -4,7 +4,7 @@ import ctypes
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -72,16 +72,32 @@ def _update_squared(layer: LoraLayer, weight: Tensor) -> float:
 
 
 def set_dial(model: PeftModel, dial: float) -> None:
-    """Let the adapter add `dial` times what it was trained to add: 0 is the base, 1 what was trained. The rows of new
-    tokens go from the mean of their pieces, at 0, to what they were trained to."""
-    if dial != 1:
-        turn_rows(model, dial)
+    """Let the adapter add `dial` times what it was trained to add, for good: 0 is the base, 1 what was trained. The
+    rows of new tokens go from the mean of their pieces, at 0, to what they were trained to."""
+    _turn(model, dial, ExitStack())
+
+
+@contextmanager
+def at_strength(model: PeftModel, dial: float) -> Iterator[None]:
+    """As `set_dial`, within it; afterwards every number is what it was."""
+    with ExitStack() as undo:
+        _turn(model, dial, undo)
+        yield
+
+
+def _turn(model: PeftModel, dial: float, undo: ExitStack) -> None:
+    """Turn the adapter, and let `undo` know how to turn it back."""
+    if dial == 1:
+        return
+    undo.callback(turn_rows(model, dial))
     for module in model.modules():
-        if not isinstance(module, LoraLayer) or dial == 1:
+        if not isinstance(module, LoraLayer):
             continue
+        undo.callback(module.scaling.update, dict(module.scaling))
         for name in module.scaling:
             if name in module.lora_magnitude_vector:  # DoRA divides by a norm that the scaling is part of
-                module.register_forward_hook(lambda layer, x, y: torch.lerp(layer.base_layer(*x), y, dial))
+                hook = module.register_forward_hook(lambda layer, x, y: torch.lerp(layer.base_layer(*x), y, dial))
+                undo.callback(hook.remove)
             else:
                 module.scaling[name] *= dial
 

@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 from metier.errors import DataError, ModelError
 from metier.sources.examples import Example, Message
 
+DECODED_TOGETHER = 32  # tokens, whose ends in the text are found by decoding ever more of them
 PLAIN_TEMPLATE = (
     "{% for message in messages %}### {{ message['role'] | capitalize }}:\n{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}{% endfor %}"
@@ -113,6 +114,27 @@ class Encoder:
     def opening_ids(self, text: str) -> list[int]:
         """The start of a plain text, to be gone on with."""
         return [self.start, *self.text_ids(text)]
+
+    def scored_text(self, documents: Sequence[Encoded]) -> tuple[str, tuple[int, ...]]:
+        """The text that the windows of one item score, and where each of its tokens ends in it, in characters.
+
+        A token that ends within a character of several bytes ends where the text up to it does.
+        """
+        ids = [i for d in documents for i, kind in zip(d.ids, d.loss, strict=True) if kind == Loss.TEXT]
+        text, ends = "", []
+        for first in range(0, len(ids), DECODED_TOGETHER):
+            # Behind the token before: some tokenizers drop the space that a decoded text begins with.
+            before = ids[max(0, first - 1) : first]
+            group = ids[first : first + DECODED_TOGETHER]
+            skipped = len(self._decoded(before))
+            lengths = [len(self._decoded([*before, *group[: i + 1]])) - skipped for i in range(len(group))]
+            ends += [len(text) + max(0, *lengths[: i + 1], 0) for i in range(len(group))]
+            text += self._decoded([*before, *group])[skipped:]
+        return text, tuple(min(end, len(text)) for end in ends)
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return text
 
     def _template(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
         turns = [{"role": m.role, "content": m.content} for m in messages]

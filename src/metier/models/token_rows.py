@@ -4,7 +4,7 @@ PEFT's trainable tokens hold the trained rows themselves and put them into a cop
 tied head too. The base's own rows are never touched, and with the adapter switched off the new tokens are not there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,11 +90,20 @@ def head_rows(head: Any) -> tuple[Tensor, Tensor | None]:
 
 
 @torch.no_grad()
-def turn_rows(model: nn.Module, dial: float) -> None:
-    """Move every trained row to start + dial (row - start)."""
+def turn_rows(model: nn.Module, dial: float) -> Callable[[], None]:
+    """Move every trained row to start + dial (row - start); what is returned puts them back."""
+    trained: list[tuple[nn.Parameter, Tensor]] = []
     for layer in token_layers(model):
         for name, row in layer.trainable_tokens_delta.items():
+            trained.append((row, row.detach().clone()))
             row.copy_(torch.lerp(layer.trainable_tokens_original[name].to(row), row, dial))
+
+    @torch.no_grad()
+    def back() -> None:
+        for row, before in trained:
+            row.copy_(before)
+
+    return back
 
 
 @torch.no_grad()

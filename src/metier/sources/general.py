@@ -19,6 +19,7 @@ SHOWN = ("What is the capital of France?", "Write one sentence about the sea.", 
 
 MOST_MEASURED = 40  # documents of one path of the user's general texts
 PROBE_REQUESTS = 20  # the last ones of the replay half of chat.jsonl, two of each kind
+PROBE_TEXTS = 36  # the last ones, six of each register
 REGISTERS = ("encyclopaedia", "news", "dialogue", "narrative", "instructions", "code")
 
 
@@ -57,8 +58,7 @@ def _rows(*path: str) -> list[dict[str, Any]]:
 
 @cache
 def texts() -> tuple[Example, ...]:
-    """All documents, their register as the group, one of each register in turn: every beginning of the list is
-    balanced."""
+    """All documents, their register as the group, one of each register in turn: every part of the list is balanced."""
     by_register = [
         [
             Example(row["id"], "general", 1, row["id"], register, row["text"])
@@ -106,9 +106,19 @@ def replay_requests() -> tuple[str, ...]:
     return tuple(row["request"] for row in _in_turn(rows, "kind"))
 
 
+def measured_texts() -> tuple[Example, ...]:
+    """Texts that only measure."""
+    return texts()[:-PROBE_TEXTS]
+
+
+def probe_texts() -> tuple[Example, ...]:
+    """Texts by which strengths are chosen; they are neither trained nor measured."""
+    return texts()[-PROBE_TEXTS:]
+
+
 @cache
 def probe_requests() -> tuple[Request, ...]:
-    """Requests with whose good answers learning rates are judged; they are neither trained nor measured."""
+    """Requests with whose answers learning rates and strengths are chosen; they are neither trained nor measured."""
     return _requests(_chat("replay")[-PROBE_REQUESTS:])
 
 

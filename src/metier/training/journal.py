@@ -14,6 +14,7 @@ from metier.ranks import this_rank
 from metier.runs import Json, RunFolder, StepLog
 from metier.training import parallel
 from metier.training.checkpoint import Checkpoint, Checkpoints
+from metier.training.trajectory import Trajectory
 
 
 class RowLoss(NamedTuple):
@@ -45,6 +46,7 @@ class Journal:
         self.notes: dict[str, Json] = dict(kept["notes"])
         self._begun = started - float(kept["elapsed_s"])
         lengths = self.found.log_bytes if self.found else {}
+        self.trajectory: Trajectory | None = None  # of a run whose way is to be measured
         self.metrics, self.rows = (StepLog(path, lengths.get(path.name, 0)) for path in (run.metrics, run.rows))
 
     @property

@@ -192,6 +192,8 @@ def train(
             else:
                 begun.steps.append((metrics, update.rows))
             on_step(metrics)
+            if journal is not None and journal.trajectory is not None:
+                journal.trajectory.keep(done.n_steps, reader.model)
             if should_stop():
                 done.interrupted = True
                 break

@@ -25,6 +25,7 @@ from metier.training.replay import (
 )
 from metier.training.sharding import sharded
 from metier.training.stream import MINED, OWN_GENERAL, REPLAY
+from metier.training.trajectory import SHARES
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
 MARGIN = 0.85  # of the time is planned: machines are shared, and the few rows shown are answered beside it
@@ -60,10 +61,29 @@ class Sizes:
     answer_tokens: int  # limit of a generated answer
     replay_requests: int
     probe_tokens: int  # of the general answers that judge a learning rate
+    select_items: int = 0  # of the field, there to choose by, and
+    probe_texts: int = 0  # the texts and
+    probe_requests: int = 0  # the requests that are
     pairs: int = 0  # of the rows to train on, those that are preferences
     kind: Kind = "answers"  # of the field, and
     own_kind: Kind | None = None  # of the user's general texts that are there to be replayed
     distance: float = 1.0  # the base's bits per byte on the field over those on general text
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How many items of the select half are read, by how many versions of the adapter."""
+
+    field_items: int = 0
+    texts: int = 0
+    requests: int = 0  # scored as those that measure, but not answered anew
+    strengths: tuple[float, ...] = ()
+
+    def score_tokens(self, sizes: Sizes) -> float:
+        """Tokens read in all: by the base and at every strength, and the field at every point of the trajectory."""
+        field = self.field_items * sizes.field_tokens
+        general = self.texts * sizes.text_tokens + self.requests * sizes.request_tokens
+        return (1 + len(self.strengths)) * (field + general) + len(SHARES) * field if self.strengths else 0.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +94,7 @@ class EvidencePlan:
     texts: int
     requests: int  # scored with a good answer and the base's own, and answered anew by both arms
     choices: int
+    choosing: Choosing = Choosing()
 
     def score_tokens(self, sizes: Sizes) -> float:
         """Tokens read in one arm."""
@@ -124,17 +145,28 @@ def read_plan(run: RunFolder) -> Plan | None:
         del values["threads"]
         probe = values["probe"]
         values["probe"] = ProbePlan(**{**probe, "rates": tuple(probe["rates"])}) if probe else None
-        values |= {"evidence": EvidencePlan(**values["evidence"]), "speed": Speed(**values["speed"])}
+        evidence = dict(values["evidence"])
+        choosing = evidence.pop("choosing")
+        choosing["strengths"] = tuple(choosing["strengths"])
+        values |= {
+            "evidence": EvidencePlan(**evidence, choosing=Choosing(**choosing)),
+            "speed": Speed(**values["speed"]),
+        }
         values["replay"] = ReplayPlan(**values["replay"])
         return Plan(**{**values, "notes": tuple(values["notes"])})
     except (KeyError, TypeError, ValueError):
         raise RunError(f"{run.plan} is no plan: put the file back, or begin a new run.") from None
 
 
-SMALLEST = EvidencePlan(field_items=40, texts=30, requests=60, choices=120)
+SMALLEST = EvidencePlan(
+    field_items=40, texts=30, requests=60, choices=120, choosing=Choosing(24, 12, 12, (0.5, 1.0, 1.25))
+)
 """Below it retention is rarely shown: with 40 answers, two ordinary loops leave a share of 10 % open."""
 
-LARGEST_QUICK = EvidencePlan(field_items=200, texts=156, requests=90, choices=240)
+LARGEST_QUICK = EvidencePlan(
+    field_items=200, texts=120, requests=90, choices=240, choosing=Choosing(100, 36, 20, (0.5, 1.0, 1.25))
+)
+FULL_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)
 
 
 def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float) -> EvidencePlan:
@@ -142,7 +174,8 @@ def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float) -> Evid
     if mode == "none":
         return EvidencePlan(0, 0, 0, 0)
     if mode == "full":
-        return EvidencePlan(sizes.field_items, sizes.texts, sizes.requests, sizes.choices)
+        choosing = Choosing(sizes.select_items, sizes.probe_texts, sizes.probe_requests, FULL_STRENGTHS)
+        return EvidencePlan(sizes.field_items, sizes.texts, sizes.requests, sizes.choices, choosing)
     low, high = 0.0, 1.0
     for _ in range(20):
         middle = (low + high) / 2
@@ -155,22 +188,31 @@ def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float) -> Evid
 
 def _between(share: float, sizes: Sizes) -> EvidencePlan:
     """SMALLEST at 0, LARGEST_QUICK at 1, never more than there is."""
-    available = {
-        "field_items": sizes.field_items,
-        "texts": sizes.texts,
-        "requests": sizes.requests,
-        "choices": sizes.choices,
-    }
-    small, large = vars(SMALLEST), vars(LARGEST_QUICK)
+
+    def between(small: int, large: int, there: int) -> int:
+        return min(there, round(small + share * (large - small)))
+
+    small, large = SMALLEST, LARGEST_QUICK
+    chosen_on = Choosing(
+        between(small.choosing.field_items, large.choosing.field_items, sizes.select_items),
+        between(small.choosing.texts, large.choosing.texts, sizes.probe_texts),
+        between(small.choosing.requests, large.choosing.requests, sizes.probe_requests),
+        small.choosing.strengths if sizes.select_items else (),
+    )
     return EvidencePlan(
-        **{name: min(n, round(small[name] + share * (large[name] - small[name]))) for name, n in available.items()}
+        between(small.field_items, large.field_items, sizes.field_items),
+        between(small.texts, large.texts, sizes.texts),
+        between(small.requests, large.requests, sizes.requests),
+        between(small.choices, large.choices, sizes.choices),
+        chosen_on,
     )
 
 
 def evidence_seconds(evidence: EvidencePlan, sizes: Sizes, speed: Speed) -> float:
-    """Both arms: scoring, and the answers that are generated."""
-    generated = 2 * evidence.requests * sizes.answer_tokens
-    return 2 * evidence.score_tokens(sizes) / speed.score_tokens_per_s + generated / speed.generate_tokens_per_s
+    """Both arms: scoring, and the answers that are generated; what is read to choose, and the base's answers there."""
+    generated = (2 * evidence.requests + evidence.choosing.requests) * sizes.answer_tokens
+    read = 2 * evidence.score_tokens(sizes) + evidence.choosing.score_tokens(sizes)
+    return read / speed.score_tokens_per_s + generated / speed.generate_tokens_per_s
 
 
 def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: float) -> Plan:
