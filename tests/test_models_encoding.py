@@ -195,3 +195,23 @@ def test_what_the_template_puts_before_an_answer_carries_no_loss() -> None:
     (short,), (long,) = plain.encode(example), thinking.encode(example)
     assert len(long.ids) > len(short.ids)
     assert long.n_supervised == short.n_supervised
+
+
+@pytest.mark.parametrize("text", ["the answer", "naïve « café » 🩺 終わり. ", "x", "the question and the answer, " * 30])
+def test_the_scored_text_comes_back_whole_and_every_token_ends_in_it(text: str) -> None:
+    encoder = Encoder(tiny_tokenizer(), 64)
+    documents = encoder.encode(Example("t", "t", 1, "t", text=text))
+    found, ends = encoder.scored_text(documents)
+    assert found == text
+    assert list(ends) == sorted(ends)
+    assert ends[-1] == len(text)
+    assert len(ends) == sum(1 for d in documents for kind in d.loss if kind == Loss.TEXT)
+
+
+def test_tokens_end_where_their_own_text_does() -> None:
+    encoder = Encoder(tiny_tokenizer(), 64)
+    text = "the question"
+    _, ends = encoder.scored_text(encoder.encode(Example("t", "t", 1, "t", text=text)))
+    pieces = [encoder.tokenizer.decode([i]) for i in encoder.text_ids(text)]
+    lengths = [len("".join(pieces[: i + 1])) for i in range(len(pieces))]
+    assert list(ends) == lengths

@@ -12,7 +12,7 @@ from metier.evidence import conclude, facts, measure, planning
 from metier.evidence.dial import choose_dial
 from metier.evidence.measure import Before, Subject
 from metier.evidence.stored import hashes, read_stored
-from metier.evidence.strengths import DIAL, read_strengths
+from metier.evidence.select_half import DIAL, read_strengths
 from metier.field import Training, beside_field, save_trained, train_field, write_config
 from metier.models.adapters import at_strength
 from metier.models.device import chosen

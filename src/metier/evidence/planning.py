@@ -8,7 +8,7 @@ from dataclasses import replace
 from metier.errors import DataError
 from metier.evidence.measure import ANSWER_TOKENS, probe_answers
 from metier.evidence.score import encode_items
-from metier.evidence.strengths import has_dial
+from metier.evidence.select_half import has_dial
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
 from metier.models.load import BaseModel
