@@ -197,7 +197,9 @@ def test_what_the_template_puts_before_an_answer_carries_no_loss() -> None:
     assert long.n_supervised == short.n_supervised
 
 
-@pytest.mark.parametrize("text", ["the answer", "naïve « café » 🩺 終わり. ", "x", "the question and the answer, " * 30])
+@pytest.mark.parametrize(
+    "text", ["the answer", "naïve « café » 🩺 終わり. ", "x", "the question and the answer, " * 30]
+)
 def test_the_scored_text_comes_back_whole_and_every_token_ends_in_it(text: str) -> None:
     encoder = Encoder(tiny_tokenizer(), 64)
     documents = encoder.encode(Example("t", "t", 1, "t", text=text))

@@ -11,8 +11,8 @@ from metier.errors import DataError, RunError
 from metier.evidence import conclude, facts, measure, planning
 from metier.evidence.dial import choose_dial
 from metier.evidence.measure import Before, Subject
-from metier.evidence.stored import hashes, read_stored
 from metier.evidence.select_half import DIAL, read_strengths
+from metier.evidence.stored import hashes, read_stored
 from metier.field import Training, beside_field, save_trained, train_field, write_config
 from metier.models.adapters import at_strength
 from metier.models.device import chosen
@@ -124,7 +124,7 @@ def adapt(
         choosing_s, dial = choose(subject, split, planned, field.trained.n_steps, journal)
         with at_strength(subject.reader.model, dial):
             after = measure.adapted_arm(subject, subject.reader, before)
-        measure.write_measured(subject, before, after, split.unit, leaks, dial)
+        measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens)
         seconds = before.seconds + choosing_s + after.seconds
         trained = field.trained
         results = {

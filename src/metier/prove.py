@@ -76,7 +76,7 @@ def prove(
         corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut=cut)
         write_json(run.ledger, corpus.ledger.as_json())
         after = measure.adapted_arm(subject, proved, before)
-        measure.write_measured(subject, before, after, split.unit, Leaks(), dial=1.0)
+        measure.write_measured(subject, before, after, split.unit, Leaks())
         results = {
             "schema": conclude.SCHEMA,
             **parallel.by_first(lambda: conclude.evidence_part(read_stored(run))),

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
+from peft import PeftModel
+
 from metier.evidence.arms import Arm, ArmName, field_samples, nll_per_token, score_arm, write_arm
 from metier.evidence.kept import KeptBase, read_base, write_base
+from metier.evidence.layers import layer_changes
 from metier.evidence.preferences import score_pairs
 from metier.evidence.score import Items, Passage, Record, encode_items
 from metier.evidence.statistics import bits_per_byte, expected_detectable
@@ -267,6 +270,9 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     samples = field_samples(reader.model, encoder, before.shown, SHOWN_TOKENS)
     say.end()
     write_arm(subject.run, "adapted", arm)
+    if isinstance(reader.model, PeftModel) and items.field_documents and items.text_documents:
+        changes = layer_changes(reader, items.field_documents, items.text_documents)
+        write_jsonl(subject.run.evidence / "layers.jsonl", changes)
     return After(arm, samples, time.monotonic() - started, preferences)
 
 
@@ -346,12 +352,14 @@ def probe_judge(subject: Subject, select: Sequence[Example]) -> Judge | None:
     return Judge(subject.reader, documents, probe_answers(subject.encoder), subject.settings.pack_tokens)
 
 
-def write_measured(subject: Subject, before: Before, after: After, unit: Unit, leaks: Leaks, dial: float) -> None:
+def write_measured(
+    subject: Subject, before: Before, after: After, unit: Unit, leaks: Leaks, dial: float = 1.0, available: int = 0
+) -> None:
     """What the evidence is concluded from, beside the records that both arms have written; nothing where nothing was
-    measured."""
+    measured. dial, available: as in `stored.Facts`."""
     if before.items.field:
         write_jsonl(subject.run.evidence / "samples.jsonl", _samples(before, after))
-        facts = Facts(unit, subject.settings.budget_forgetting, before.foretold, dial)
+        facts = Facts(unit, subject.settings.budget_forgetting, before.foretold, dial, available)
         write_facts(subject.run, facts, leaks)
 
 

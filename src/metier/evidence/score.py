@@ -78,9 +78,9 @@ def _score(packs: Sequence[Pack], reader: PackReader, advance: Advance) -> dict[
         return {}
     together = parallel.sum_over_ranks(torch.cat(nats))
     scored: dict[str, Scored] = {}
-    for batch, of_pack in zip(packs, together.split([len(n) for n in nats]), strict=True):
+    for batch, of_pack in zip(packs, torch.split(together, [len(n) for n in nats]), strict=True):
         lengths = torch.bincount(batch.owners, minlength=len(batch.items)).tolist()  # owners stand in order
-        for item, by_token in zip(batch.items, of_pack.split(lengths), strict=True):
+        for item, by_token in zip(batch.items, torch.split(of_pack, lengths), strict=True):
             scored[item] = Scored(tuple(by_token.tolist()))
     return scored
 

@@ -47,16 +47,19 @@ def keep_memory() -> bool:
 def weights_moved(model: PeftModel) -> float:
     """Size of the update relative to the weights it is added to: sqrt(sum |update|^2 / sum |W|^2) over adapted
     layers and trained rows."""
-    moved = total = 0.0
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, LoraLayer):
-                weight = dequantize_module_weight(module.base_layer).float()
-                moved += _update_squared(module, weight)
-                total += float(weight.square().sum())
-    rows = rows_moved(model)
-    moved, total = moved + rows[0], total + rows[1]
+    moved, total = rows_moved(model)
+    for _, update, weight in layer_sizes(model):
+        moved, total = moved + update, total + weight
     return (moved / total) ** 0.5 if total else 0.0
+
+
+@torch.no_grad()
+def layer_sizes(model: PeftModel) -> Iterator[tuple[str, float, float]]:
+    """(name, sum |update|^2, sum |W|^2) of every adapted layer."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            weight = dequantize_module_weight(module.base_layer).float()
+            yield name, _update_squared(module, weight), float(weight.square().sum())
 
 
 def _update_squared(layer: LoraLayer, weight: Tensor) -> float:

@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 from metier.errors import DataError, ModelError
 from metier.sources.examples import Example, Message
 
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what the first bytes of a character are decoded to
 DECODED_TOGETHER = 32  # tokens, whose ends in the text are found by decoding ever more of them
 PLAIN_TEMPLATE = (
     "{% for message in messages %}### {{ message['role'] | capitalize }}:\n{{ message['content'] }}"
@@ -121,15 +122,21 @@ class Encoder:
         A token that ends within a character of several bytes ends where the text up to it does.
         """
         ids = [i for d in documents for i, kind in zip(d.ids, d.loss, strict=True) if kind == Loss.TEXT]
-        text, ends = "", []
-        for first in range(0, len(ids), DECODED_TOGETHER):
+        text = ""
+        ends: list[int] = []
+        first = 0
+        while first < len(ids):
             # Behind the token before: some tokenizers drop the space that a decoded text begins with.
             before = ids[max(0, first - 1) : first]
-            group = ids[first : first + DECODED_TOGETHER]
             skipped = len(self._decoded(before))
-            lengths = [len(self._decoded([*before, *group[: i + 1]])) - skipped for i in range(len(group))]
-            ends += [len(text) + max(0, *lengths[: i + 1], 0) for i in range(len(group))]
-            text += self._decoded([*before, *group])[skipped:]
+            group = ""
+            for last in range(first + 1, len(ids) + 1):
+                group = self._decoded([*before, *ids[first:last]])[skipped:]
+                ends.append(len(text) + len(group))
+                if last - first >= DECODED_TOGETHER and not group.endswith(UNFINISHED):
+                    break
+            text += group
+            first = last
         return text, tuple(min(end, len(text)) for end in ends)
 
     def _decoded(self, ids: Sequence[int]) -> str:

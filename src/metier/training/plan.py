@@ -115,6 +115,7 @@ class Plan:
     steps: int
     step_tokens: int
     epochs: float
+    field_tokens: int  # of one epoch of the field
     lr: float
     lr_from: str  # where the rate comes from, for a person; with a probe it is the middle of what is tried
     probe: ProbePlan | None
@@ -252,6 +253,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         steps=max(1, round(train_tokens / step_tokens)),
         step_tokens=step_tokens,
         epochs=round(train_tokens * of_field / max(1, sizes.train_tokens), 3),
+        field_tokens=sizes.train_tokens,
         lr=settings.lr or lr,
         lr_from=_lr_from(settings, sizes, probe),
         probe=probe,

@@ -1,0 +1,73 @@
+"""What changed inside: of every decoder layer its weights, and what comes out of it on the field and on general text."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from metier.evidence.score import Record
+from metier.models.adapters import disabled, layer_sizes
+from metier.models.encoding import Encoded
+from metier.models.methods import decoder_layers
+from metier.models.packing import PackReader, divide, pack
+
+READ_TOKENS = 512  # of each kind of text
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+
+
+def layer_changes(reader: PackReader, field: Sequence[Encoded], texts: Sequence[Encoded]) -> list[Record]:
+    """One record a layer, the lowest first, for a model with an adapter: all three are sizes of a change relative to
+    what was changed. weights: sqrt(sum |update|^2 / sum |W|^2) of the adapted layers within it; field, general: mean
+    over tokens of |h' - h| / |h|, h the hidden state that leaves the layer."""
+    moved = _weights_moved(reader.model, len(decoder_layers(reader.inner)[1]))
+    of_field, of_texts = (_states_moved(reader, documents) for documents in (field, texts))
+    return [
+        {"layer": i + 1, "weights": weights, "field": on_field, "general": on_texts}
+        for i, (weights, on_field, on_texts) in enumerate(zip(moved, of_field, of_texts, strict=True))
+    ]
+
+
+def _weights_moved(model: PeftModel, n_layers: int) -> list[float]:
+    moved, total = [0.0] * n_layers, [0.0] * n_layers
+    for name, update, weight in layer_sizes(model):
+        found = LAYER_NUMBER.search(name)
+        if found:  # what is adapted outside of the layers has no place here
+            moved[int(found[1])] += update
+            total[int(found[1])] += weight
+    return [(m / t) ** 0.5 if t else 0.0 for m, t in zip(moved, total, strict=True)]
+
+
+@torch.no_grad()
+def _states_moved(reader: PackReader, documents: Sequence[Encoded]) -> list[float]:
+    numbered = (replace(d, item=str(i), rejected=()) for i, d in enumerate(documents))
+    batch = pack(next(divide(numbered, READ_TOKENS)), with_end=False)
+    with disabled(reader.model):
+        before = _states(reader, lambda: reader.token_nll(batch))
+    after = _states(reader, lambda: reader.token_nll(batch))
+    return [float(((b - a).norm(dim=-1) / a.norm(dim=-1)).mean()) for a, b in zip(before, after, strict=True)]
+
+
+def _states(reader: PackReader, read: Callable[[], object]) -> list[Tensor]:
+    """(T, H) that leaves each decoder layer while `read` runs."""
+    states: list[Tensor] = []
+    with _heard(decoder_layers(reader.inner)[1], states):
+        read()
+    return states
+
+
+@contextmanager
+def _heard(layers: Sequence[nn.Module], states: list[Tensor]) -> Iterator[None]:
+    def hear(_: nn.Module, __: Any, out: Any) -> None:
+        states.append((out[0] if isinstance(out, tuple) else out)[0].float().cpu())
+
+    hooks = [layer.register_forward_hook(hear) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
