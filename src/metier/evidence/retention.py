@@ -146,14 +146,18 @@ def _general(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record["slice"] != FIELD_SLICE]
 
 
+def margin_of(name: str, base: float, text_margin: float) -> float:
+    """What a slice of scores may lose, in bits per byte. base: its bits per byte before."""
+    if name == OWN_ANSWERS:
+        return OWN_ANSWERS_MARGIN
+    if name.startswith("chat/"):
+        return base * CHAT_MARGIN
+    return base * text_margin * (1.0 if name == ALL_TEXT else ONE_TEXT_MARGIN)
+
+
 def _measure_bits(name: str, pairs: Sequence[tuple[Record, Record]], text_margin: float) -> Measured:
     base = bits_per_byte(record for record, _ in pairs)
-    if name == OWN_ANSWERS:
-        margin = OWN_ANSWERS_MARGIN
-    elif name.startswith("chat/"):
-        margin = base * CHAT_MARGIN
-    else:
-        margin = base * text_margin * (1.0 if name == ALL_TEXT else ONE_TEXT_MARGIN)
+    margin = margin_of(name, base, text_margin)
     adapted_first = [(adapted, record) for record, adapted in pairs]  # a loss is adapted - base
     adapted = bits_per_byte(record for record, _ in adapted_first)
     return Measured(name, "bits per byte", base, adapted, bits_difference(adapted_first), margin)
