@@ -1,4 +1,4 @@
-"""What changed inside: of every decoder layer its weights, and what comes out of it on the field and on general text."""
+"""What changed inside: the weights of every decoder layer, and what leaves it on the field and on general text."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
