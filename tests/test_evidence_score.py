@@ -89,7 +89,7 @@ def test_a_fresh_adapter_a_switched_off_one_and_the_base_score_the_same(items: I
 
 
 def test_field_records_hold_the_bytes_of_what_was_scored(reader: PackReader, items: Items, encoder: Encoder) -> None:
-    first, text = score_field(reader, items, PACK_TOKENS, lambda _: None)
+    (first, text), _ = score_field(reader, items, PACK_TOKENS, lambda _: None)
     assert (first["item"], first["slice"], first["document"], first["group"]) == ("f:1", "field", "doc f:1", "group")
     assert first["bytes"] == len("the answer")
     assert first["tokens"] == len(encoder.text_ids("the answer"))
@@ -102,7 +102,7 @@ def test_field_records_hold_the_bytes_of_what_was_scored(reader: PackReader, ite
 
 def test_end_tokens_are_not_scored(reader: PackReader, items: Items) -> None:
     """An end stands for no byte: tokens scored are those supervised less the two ends, of the row and of the text."""
-    records = score_field(reader, items, PACK_TOKENS, lambda _: None)
+    records, _ = score_field(reader, items, PACK_TOKENS, lambda _: None)
     assert sum(int(str(r["tokens"])) for r in records) == sum(d.n_supervised for d in items.field_documents) - 2
 
 
@@ -182,7 +182,7 @@ def test_branches_are_named_by_item_and_number(reader: PackReader) -> None:
 
 
 def test_nats_per_token_divide_once(reader: PackReader, items: Items) -> None:
-    records = score_field(reader, items, PACK_TOKENS, lambda _: None)
+    records, _ = score_field(reader, items, PACK_TOKENS, lambda _: None)
     nll, tokens = (sum(float(str(r[name])) for r in records) for name in ("nll", "tokens"))
     assert nll_per_token(reader, items.field_documents, PACK_TOKENS) == pytest.approx(nll / tokens)
     assert nll_per_token(reader, [], PACK_TOKENS) == 0
@@ -229,3 +229,15 @@ def test_a_sample_that_answers_nothing_is_asked_for_with_the_opening_words_alone
     alone = Example("c", "f", 1, "c", messages=(Message("assistant", "Good day."),))
     ((request, reference, _),) = arms.field_samples(tiny_model(), encoder, [alone], 5)
     assert (request, reference) == ("", "Good day.")
+
+
+def test_every_token_of_a_long_text_has_its_nats_and_its_place_whatever_the_packs(
+    reader: PackReader, items: Items
+) -> None:
+    records, tokens = score_field(reader, items, PACK_TOKENS, lambda _: None)
+    _, others = score_field(reader, items, 400, lambda _: None)
+    text = next(one for one in tokens if one["item"] == "t:1")
+    assert len(text["nll"]) == len(text["ends"])  # type: ignore[arg-type]
+    assert sum(text["nll"]) == pytest.approx(records[1]["nll"], abs=0.01)  # type: ignore[call-overload]
+    assert others[1]["nll"] == pytest.approx(text["nll"], abs=2e-4)
+    assert items.passages[1].text == LONG
