@@ -1,6 +1,6 @@
 """A million synthetic documents through read, clean, near-duplicates, leaks and split: MB/s and memory.
 
-    python benchmarks/corpus.py [--documents 1000000] [--library rensa datasketch]
+    python benchmarks/corpus.py [--documents 1000000] [--beside rensa datasketch]
 
 The set is written to a temporary folder: words by Zipf's law, 5 % near-duplicates (one word in sixty changed), 1 %
 exact duplicates, a notice in every third text, an e-mail address in 1 %. Each part runs in a process of its own, so
@@ -112,37 +112,32 @@ def library(name: str) -> Callable[[Path], dict[str, Any]]:
 def _rensa() -> Any:
     import rensa
 
-    index = rensa.RMinHashLSH(threshold=JACCARD, num_perm=BANDS * ROWS, num_bands=BANDS)
-
     def make(shingles: list[str]) -> Any:
         signature = rensa.RMinHash(num_perm=BANDS * ROWS, seed=42)
         signature.update(shingles)
         return signature
 
-    def query(number: int, signature: Any) -> bool:
-        found = bool(index.query(signature))
-        index.insert(number, signature)
-        return found
-
-    return make, query
+    return make, _found_and_added(rensa.RMinHashLSH(threshold=JACCARD, num_perm=BANDS * ROWS, num_bands=BANDS))
 
 
 def _datasketch() -> Any:
     import datasketch
-
-    index = datasketch.MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
 
     def make(shingles: list[str]) -> Any:
         signature = datasketch.MinHash(num_perm=BANDS * ROWS)
         signature.update_batch([shingle.encode() for shingle in shingles])
         return signature
 
+    return make, _found_and_added(datasketch.MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS)))
+
+
+def _found_and_added(index: Any) -> Any:
     def query(number: int, signature: Any) -> bool:
         found = bool(index.query(signature))
         index.insert(number, signature)
         return found
 
-    return make, query
+    return query
 
 
 def measured(name: str, folder: Path, n_bytes: int) -> None:
@@ -168,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--sample", type=int, default=50_000, help="documents for the libraries")
-    parser.add_argument("--library", nargs="*", default=[], choices=["rensa", "datasketch"])
+    parser.add_argument("--beside", nargs="*", default=[], choices=["rensa", "datasketch"])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as all_of_it, tempfile.TemporaryDirectory() as sample:
         n_bytes = write_set(Path(all_of_it), given.documents)
@@ -176,9 +171,9 @@ def main() -> None:
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |", flush=True)
         measured("whole", Path(all_of_it), n_bytes)
         measured("ours", Path(all_of_it), n_bytes)
-        if given.library:
+        if given.beside:
             n_sample = write_set(Path(sample), min(given.sample, given.documents))
-            for name in ["ours", *given.library]:
+            for name in ["ours", *given.beside]:
                 measured(name, Path(sample), n_sample)
 
 

@@ -74,8 +74,10 @@ def free_for(pack_tokens: int) -> int:
     return needed.total - needed.runtime
 
 
-def test_what_fits_or_cannot_be_known_is_let_through() -> None:
+def test_what_just_fits_is_let_through_one_byte_less_is_not_and_nothing_known_is() -> None:
     require_room("m", SIZES, 1024, free_for(1024))
+    with pytest.raises(ModelError):
+        require_room("m", SIZES, 1024, free_for(1024) - 1)
     require_room("m", SIZES, 1024, None)
 
 

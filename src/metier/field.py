@@ -16,6 +16,7 @@ from metier.models.encoding import Encoded
 from metier.models.frozen import lower_outputs_kept
 from metier.models.generate import Answer
 from metier.models.methods import n_frozen_layers
+from metier.progress import Progress
 from metier.ranks import this_rank
 from metier.runs import Json, RunFolder, write_text
 from metier.settings import Settings, to_toml
@@ -120,13 +121,6 @@ def _train(
 ) -> Trained:
     """The rate first, where it is looked for, then the steps; Ctrl-C and SIGTERM end either after a step."""
     reader, settings, say = subject.reader, subject.settings, subject.say
-    done = journal.n_tokens
-
-    def on_step(metrics: StepMetrics) -> None:
-        nonlocal done
-        done += metrics.tokens
-        say.advance(done, f"loss {metrics.loss:.3f}, {metrics.tokens_per_s:.0f} tokens/s")
-
     with StopAfterStep(say.say) as stop:
         should_stop = lambda: parallel.any_rank(stop.requested())  # noqa: E731
         begun = find_rate(subject, split, planned, stream, recipe, journal, should_stop)
@@ -135,9 +129,21 @@ def _train(
         rate = journal.notes.get("lr_probe")
         recipe = replace(recipe, peak_lr=rate["chosen"]) if rate else recipe
         write_config(subject.run, settings, planned, recipe.peak_lr)
-        done += begun.done.n_tokens if begun else 0
+        done = journal.n_tokens + (begun.done.n_tokens if begun else 0)
         say.begin("training", planned.train_tokens)
+        on_step = _told(say, done, lambda m: f"loss {m.loss:.3f}, {m.tokens_per_s:.0f} tokens/s")
         return train(reader, stream, recipe, on_step, should_stop, say.say, journal, begun)
+
+
+def _told(say: Progress, done: int, line: Callable[[StepMetrics], str]) -> Callable[[StepMetrics], None]:
+    """Tells of every step, with all tokens so far. done: those before the first."""
+
+    def on_step(metrics: StepMetrics) -> None:
+        nonlocal done
+        done += metrics.tokens
+        say.advance(done, line(metrics))
+
+    return on_step
 
 
 def require_trained(trained: Trained, settings: Settings, n_too_long: int) -> None:
@@ -164,13 +170,7 @@ def find_rate(
     if not planned.probe or not judge:
         return None
     say.begin("trying learning rates", len(planned.probe.rates) * planned.probe.steps * planned.step_tokens)
-    done = 0
-
-    def on_step(metrics: StepMetrics) -> None:
-        nonlocal done
-        done += metrics.tokens
-        say.advance(done, f"{metrics.lr:.2g}: loss {metrics.loss:.3f}")
-
+    on_step = _told(say, 0, lambda m: f"{m.lr:.2g}: loss {m.loss:.3f}")
     found = probe(subject.reader, stream, planned.probe, recipe, judge, on_step, should_stop, say.say)
     if not found.begun.done.interrupted:
         say.say(found.line())

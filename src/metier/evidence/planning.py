@@ -103,8 +103,20 @@ def plan_lines(planned: Plan) -> list[str]:
         f"evidence on {evidence.field_items} held-out items of the field and {evidence.texts} texts, "
         f"{evidence.requests} requests and {evidence.choices} questions of the general pack "
         f"({planned.evidence_s / 60:.1f} min)",
+        *_choosing_lines(planned),
         _rate_line(planned),
         *(f"note: {note}" for note in planned.notes),
+    ]
+
+
+def _choosing_lines(planned: Plan) -> list[str]:
+    choosing = planned.evidence.choosing
+    if not choosing.strengths:
+        return []
+    strengths = ", ".join(f"{strength:g}" for strength in choosing.strengths)
+    return [
+        f"its strength is chosen among {strengths} on {choosing.field_items} other held-out items, {choosing.texts} "
+        f"texts and {choosing.requests} requests"
     ]
 
 

@@ -24,8 +24,8 @@ def _system_free(root: Path) -> int | None:
         lines = (root / "proc/meminfo").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
-        pass
-    try:  # not Linux: what there is, since nobody says what is free
+        pass  # not Linux, or without /proc
+    try:  # what there is, since nobody says what is free
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return None

@@ -113,7 +113,7 @@ def _decode_lines(data: bytes) -> tuple[str, int]:
             try:
                 return data.decode(encoding), sum(text is None for text in decoded)
             except UnicodeDecodeError:
-                pass
+                pass  # the guess was wrong: line by line, as below
     encoding = find_encoding(legacy)
     whole = [text if text is not None else _legacy(line, encoding) for line, text in zip(lines, decoded, strict=True)]
     return "\n".join(whole), sum(text is None for text in decoded)

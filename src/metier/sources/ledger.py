@@ -14,7 +14,7 @@ counted, and neither is what the window cuts of it.
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from metier.sources.formats.outcome import LEFT_OUT, Status
 
@@ -34,21 +34,7 @@ Bucket = Literal[
     "rejected",
 ]
 Dropped = Literal["duplicate", "near_duplicate", "private", "not_selected", "too_short"]
-BYTE_BUCKETS: tuple[Bucket, ...] = (
-    "read",
-    "cleaned",
-    "boilerplate",
-    "duplicate",
-    "near_duplicate",
-    "private",
-    "not_selected",
-    "too_short",
-    "cut",
-    "held_out",
-    "masked",
-    "trained",
-    "rejected",
-)
+BYTE_BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
 ROW_BUCKETS: tuple[Bucket, ...] = (
     "read",
     "duplicate",

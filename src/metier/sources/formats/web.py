@@ -55,7 +55,7 @@ def decode_page(data: bytes) -> tuple[str, int, dict[str, int]]:
                 text = data.decode(name)
                 return text.replace("\0", ""), len(text.encode()), counted({"NUL characters": text.count("\0")})
         except (LookupError, UnicodeError):
-            pass
+            pass  # a page that is wrong about itself is read as any other text
     decoded = decode(data)
     return decoded.text, decoded.n_bytes, dict(decoded.mended)
 
