@@ -9,6 +9,7 @@ from typing import Any
 from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, facts, measure, planning
 from metier.evidence.measure import Subject
+from metier.evidence.select_half import read_strengths
 from metier.evidence.stored import hashes, read_stored
 from metier.models.adapters import keep_memory, load_adapter
 from metier.models.device import chosen, placement
@@ -22,11 +23,15 @@ from metier.record import finish, recorded
 from metier.results import Run
 from metier.runs import RunFolder, default_folder, environment, write_json, write_text
 from metier.settings import Settings, to_toml
+from metier.sources.documents import digest
+from metier.sources.examples import Example
 from metier.sources.leaks import Leaks
 from metier.sources.read import ReadOptions, read_corpus
 from metier.sources.split import Split, Unit
 from metier.training import parallel
 from metier.training.plan import evidence_plan
+
+FEWEST_TO_CHOOSE = 40  # documents, of which a third chooses
 
 
 def prove(
@@ -57,12 +62,12 @@ def prove(
     run.require_free()
     parallel.join(settings.rank_timeout, chosen(settings.device))
     corpus = read_corpus(data, ReadOptions(dict(fields or {}), skip_bad_rows, privacy=settings.privacy))
-    unit: Unit = "row" if all(e.document == e.id for e in corpus.examples) else "document"
-    split = Split(train=[], select=[], test=corpus.examples, unit=unit, seed=settings.seed)
+    split = _halves(corpus.examples, settings, to_choose=adapter is not None)
     subject, proved = _load(settings, run, say, adapter, model)
     for line in proved.slower_paths():
         say.say(line)
-    sizes, speed = planning.measure_machine(subject.encoder, subject.reader, corpus.examples, corpus.examples, settings)
+    sizes, speed = planning.measure_machine(subject.encoder, subject.reader, split.test, split.test, settings)
+    sizes = planning.to_choose_by(sizes, split)
     seconds = settings.minutes * 60 - (time.monotonic() - started)
     evidence = parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds))
     run.create()
@@ -75,6 +80,7 @@ def prove(
         cut = measure.cut_bytes(corpus.ledger, before.field_by_example())
         corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut=cut)
         write_json(run.ledger, corpus.ledger.as_json())
+        choosing_s = read_strengths(subject, split.select, evidence.choosing)
         after = measure.adapted_arm(subject, proved, before)
         measure.write_measured(subject, before, after, split.unit, Leaks())
         results = {
@@ -83,7 +89,7 @@ def prove(
             "model": facts.model_facts(subject.base, proved.model) | {"proved": str(adapter or model)},
             "data": facts.data_facts(corpus, split, 0),
             "cost": {
-                "evidence_s": before.seconds + after.seconds,
+                "evidence_s": before.seconds + choosing_s + after.seconds,
                 "total_s": time.monotonic() - started,
                 "peak_rss_bytes": facts.peak_rss_bytes(),
             },
@@ -91,6 +97,17 @@ def prove(
         }
         write_json(run.results, results)
     return finish(run)
+
+
+def _halves(examples: Sequence[Example], settings: Settings, to_choose: bool) -> Split:
+    """Where there are documents enough, a third of them, by a hash of their names, is what a strength is chosen by; the
+    claims are made on the others."""
+    documents = sorted({e.document for e in examples}, key=lambda name: digest(name))
+    n_select = len(documents) // 3 if to_choose and len(documents) >= FEWEST_TO_CHOOSE else 0
+    select = set(documents[:n_select])
+    unit: Unit = "row" if all(e.document == e.id for e in examples) else "document"
+    chosen_on = [e for e in examples if e.document in select]
+    return Split([], chosen_on, [e for e in examples if e.document not in select], unit, settings.seed)
 
 
 def _load(

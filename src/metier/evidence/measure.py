@@ -107,7 +107,7 @@ def base_arm(
         own = kept_answers(subject, [r.request for r in requests])
     items = encode_items(
         encoder,
-        subset(_read_alike(subject, held_out), evidence.field_items, settings.seed),
+        subset(read_alike(subject, held_out), evidence.field_items, settings.seed),
         (*general.own_texts(settings.general).measured, *general.measured_texts()[: evidence.texts])
         if evidence.texts
         else (),
@@ -283,7 +283,7 @@ def _with_good_tokens(
     return [(r.id, len(encoder.text_ids(r.answer)), a) for r, a in zip(requests, answers, strict=True)]
 
 
-def _read_alike(subject: Subject, examples: Sequence[Example]) -> Sequence[Example]:
+def read_alike(subject: Subject, examples: Sequence[Example]) -> Sequence[Example]:
     """Those of which base and adapted model read the same bytes: not what only fits a window in the new tokens."""
     if subject.new_tokens is None:
         return examples

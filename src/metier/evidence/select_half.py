@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from metier.evidence.gain import FIELD_SLICE
-from metier.evidence.measure import Subject, kept_answers, subset
+from metier.evidence.measure import Subject, kept_answers, read_alike, subset
 from metier.evidence.score import Items, Record, encode_items, score_field, score_general
 from metier.models.adapters import at_strength, disabled
 from metier.runs import RunFolder, read_jsonl, write_jsonl
@@ -24,12 +24,17 @@ def has_dial(settings: Settings) -> bool:
 
 
 def read_strengths(
-    subject: Subject, select: Sequence[Example], planned: Choosing, trajectory: Trajectory | None, n_steps: int
+    subject: Subject,
+    select: Sequence[Example],
+    planned: Choosing,
+    trajectory: Trajectory | None = None,
+    n_steps: int = 0,
 ) -> float:
     """Write evidence/dial.jsonl and evidence/trajectory.jsonl; return the seconds it took.
 
     dial: score records with `step` and `alpha`, the strength; the base has alpha 0 and the step of the last weights.
-    trajectory: score records of the field with `tokens_seen`, the field's tokens that had been trained on by then.
+    trajectory: score records of the field with `tokens_seen`, the field's tokens that had been trained on by then; not
+    there for an adapter that was trained elsewhere.
     """
     started = time.monotonic()
     if not planned.strengths:
@@ -38,7 +43,7 @@ def read_strengths(
     points = list(trajectory.weights()) if trajectory else []
     n_readings = 1 + len(planned.strengths) + len(points)
     subject.say.begin(f"{n_readings} strengths and stages of the adapter read what choices are made on", n_readings)
-    seen = tokens_seen(subject.run)
+    seen = tokens_seen(subject.run) if trajectory else {}
     with disabled(subject.reader.model):
         base = _read(subject, items)
     dial = _of(base, step=n_steps, alpha=0.0)
@@ -51,7 +56,7 @@ def read_strengths(
         with at_strength(subject.reader.model, strength):
             found = _read(subject, items)
         dial += _of(found, step=n_steps, alpha=strength)
-        way += _of(_field(found), tokens_seen=seen[n_steps]) if strength == 1 else []
+        way += _of(_field(found), tokens_seen=seen[n_steps]) if trajectory and strength == 1 else []
         done += 1
     for step, weights in points:
         subject.say.advance(done)
@@ -60,7 +65,8 @@ def read_strengths(
         done += 1
     subject.say.end()
     write_jsonl(subject.run.evidence / DIAL, dial)
-    write_jsonl(subject.run.evidence / WAY, sorted(way, key=lambda record: int(str(record["tokens_seen"]))))
+    if trajectory:
+        write_jsonl(subject.run.evidence / WAY, sorted(way, key=lambda record: int(str(record["tokens_seen"]))))
     return time.monotonic() - started
 
 
@@ -76,7 +82,7 @@ def tokens_seen(run: RunFolder) -> dict[int, int]:
 def _items(subject: Subject, select: Sequence[Example], planned: Choosing) -> Items:
     requests = general.probe_requests()[: planned.requests]
     own = kept_answers(subject, [r.request for r in requests])
-    field = subset(select, planned.field_items, subject.settings.seed)
+    field = subset(read_alike(subject, select), planned.field_items, subject.settings.seed)
     return encode_items(
         subject.encoder, field, general.probe_texts()[: planned.texts], requests, [a.answer for a in own], []
     )
