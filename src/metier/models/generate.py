@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
 
+from metier.models.decoding import continue_all
 from metier.models.encoding import Encoder
 from metier.sources.examples import Message
 from metier.sources.wheels import write_atomically
@@ -30,35 +29,6 @@ class Answer:
     answer: str
     tokens: int
     ended: bool
-
-
-class _Room(DynamicLayer):
-    """Keys and values of one layer, with room for all tokens from the start: grown by joining, they are copied whole at
-    every token."""
-
-    def __init__(self, n_tokens: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.n_tokens = n_tokens
-        self._room: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """key_states, value_states: (B, H_kv, new tokens, D); returns those of all tokens so far."""
-        if self._room is None:
-            self.lazy_initialization(key_states, value_states)
-            shapes = ((*states.shape[:2], self.n_tokens, states.shape[3]) for states in (key_states, value_states))
-            keys, values = (key_states.new_empty(shape) for shape in shapes)
-            self._room, first = (keys, values), 0
-        else:
-            first = self.keys.shape[2]
-        last = first + key_states.shape[2]
-        for room, states in zip(self._room, (key_states, value_states), strict=True):
-            room[:, :, first:last] = states
-        self.keys, self.values = (room[:, :, :last] for room in self._room)
-        return self.keys, self.values
-
-
-def _room(model: Any, n_tokens: int) -> Cache:
-    return Cache(layers=[_Room(n_tokens) for _ in range(model.config.get_text_config().num_hidden_layers)])
 
 
 @torch.no_grad()
@@ -86,32 +56,6 @@ def answer_all(
 
 
 @torch.no_grad()
-def continue_all(model: Any, encoder: Encoder, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
-    """Greedy continuations up to and with the end token; prompts are padded on the left and the padding masked."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), encoder.end)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    generated = model.generate(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        past_key_values=_room(model, longest + max_new_tokens),
-        eos_token_id=sorted(encoder.ends),
-        pad_token_id=encoder.end,
-    )
-    continuations = []
-    for row in generated[:, longest:].tolist():
-        length = next((i + 1 for i, token in enumerate(row) if token in encoder.ends), len(row))
-        continuations.append(row[:length])
-    return continuations
-
-
-@torch.no_grad()
 def sample_texts(model: Any, encoder: Encoder, batch: int, max_new_tokens: int) -> list[Answer]:
     """TEXT_BATCH texts that the model samples from its start token at temperature 1; `batch` is the seed."""
     ids = torch.full((TEXT_BATCH, 1), encoder.start, device=model.device)
@@ -125,7 +69,6 @@ def sample_texts(model: Any, encoder: Encoder, batch: int, max_new_tokens: int) 
             temperature=1.0,
             top_k=0,
             top_p=1.0,
-            past_key_values=_room(model, 1 + max_new_tokens),
             eos_token_id=sorted(encoder.ends),
             pad_token_id=encoder.end,
         )

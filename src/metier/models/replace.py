@@ -123,11 +123,7 @@ def _plain_layers(*modules: nn.Module) -> list[Layer] | None:
 
 def _lora_forward(self: LoraLinear, x: Tensor) -> Any:
     layer = plain_layer(self)
-    if layer is None:
-        return _own(self)(x)
-    if layer.a is None:
-        return nn.functional.linear(x, layer.weight, layer.bias)
-    return lora_linear(x, layer)
+    return _own(self)(x) if layer is None else lora_linear(x, layer)
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Any:
