@@ -120,8 +120,9 @@ def _least_loss(frontier: Frontier, margins: Mapping[str, float]) -> float:
 
 
 def _limit(frontier: Frontier, margins: Mapping[str, float], sure: Mask) -> Limit | None:
-    """At full strength, or at that of the largest gain where it is lower: the slice least surely within its margin."""
-    at = min(frontier.index(AS_TRAINED), int(frontier.gain.values.argmax()))
+    """The slice least surely within its margin at full strength, or at that of the largest gain where it is lower."""
+    top = int(frontier.gain.values.argmax())
+    at = top if frontier.alphas[top] < KEEP_ALL else frontier.index(AS_TRAINED)
     if sure[at]:
         return None
     return Limit(
