@@ -30,7 +30,7 @@ class Frontier:
 def frontier_chart(drawn: Frontier, description: str) -> Markup:
     """General text to the right is forgotten more; the field upwards is gained more; the shade is beyond the budget."""
     places = [*drawn.curve, *drawn.expected, *drawn.trajectory, *drawn.earlier]
-    x = padded_scale([0.0, drawn.budget, *(forgetting for forgetting, _ in places)])
+    x = padded_scale([0.0, drawn.budget, *(forgetting for forgetting, _ in places)], 0.07)  # room for a label
     y = padded_scale([0.0, *drawn.low, *drawn.high, *(gain for _, gain in places)])
     parts = [
         *_axes(x, y),
