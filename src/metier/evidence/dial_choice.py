@@ -6,11 +6,14 @@
    at most. The error of the gain itself would be the wrong one. Both gains are of the same documents, so most of it
    is in both; over twenty documents it is often a quarter of the gain, and would turn the adapter down to half for
    no better reason than that documents differ.
-3. Where the bounds allow less than 60 % of the largest gain: "frontier too poor" when the estimates allow no more
-   either. When they do, the general texts are too few to tell, and the choice is made by the estimates and called
-   undecided: a bound that is wide for want of texts says nothing against the adapter, and nothing for it.
+3. Where the bounds cost more than a tenth of the gain that would be had at strengths whose measured losses take no
+   more than half of every margin, the texts are too few to tell: the choice is among those, and called undecided. A
+   bound that is wide for want of texts says nothing against the adapter, and nothing for it; half, because a measured
+   loss just within the margin is beyond it in truth half of the time.
 4. Where no strength is feasible: the measured one that loses least, in margins, among those that surely gain.
 5. Without a sure gain: strength 1, as trained, undecided.
+
+Where what is allowed has less than 60 % of the largest gain of all, the frontier is called too poor.
 """
 
 from collections.abc import Mapping
@@ -28,7 +31,7 @@ AS_TRAINED = 1.0
 KEEP_ALL = 0.95  # strength; turning the dial down by less is not worth a word
 POOR = 0.6  # of the largest gain; a budget that allows less asks for another training, not for a dial
 COMFORTABLE = 0.5  # of its margin: a measured loss that may be taken for one within it, without a bound to show it
-MOST_GIVEN_UP = 0.1  # of the largest feasible gain, for want of a difference that can be seen
+MOST_GIVEN_UP = 0.1  # of the largest gain allowed, for want of documents
 BETTER = 2.0  # standard errors by which an earlier step must win
 NO_ERROR = 1e-12  # bits per byte: stands in for the error of a change that is the same in every draw
 Mask = NDArray[np.bool_]
@@ -58,14 +61,16 @@ def choose(frontier: Frontier, margins: Mapping[str, float], sure: Mask) -> Choi
         too_small = gain.upper[top] < SMALLEST_GAIN * frontier.gained.base
         return Choice(AS_TRAINED, False, "no gain" if too_small else "undecided")
     losses = [frontier.slices[name].values / margin for name, margin in margins.items()]
-    seeming = np.all(np.array(losses) <= COMFORTABLE, axis=0)
+    seeming = sure | np.all(np.array(losses) <= COMFORTABLE, axis=0)
     limit = _limit(frontier, margins, sure)
-    if _share_allowed(gain.values, sure) >= POOR:
+    shown, likely = (_share_allowed(gain.values, mask) for mask in (sure, seeming))
+    if shown < (1 - MOST_GIVEN_UP) * likely:
+        verdict = "undecided" if likely >= POOR else "frontier too poor"
+        return Choice(_smallest_as_good(frontier, seeming), False, verdict, limit)
+    if shown >= POOR:
         alpha = _smallest_as_good(frontier, sure)
         return Choice(alpha, True, "keep all" if alpha >= KEEP_ALL else "turned down", limit)
-    if _share_allowed(gain.values, seeming) >= POOR:
-        return Choice(_smallest_as_good(frontier, seeming), False, "undecided", limit)
-    if _share_allowed(gain.values, sure) > 0:
+    if shown > 0:
         return Choice(_smallest_as_good(frontier, sure), True, "frontier too poor", limit)
     return Choice(_least_loss(frontier, margins), False, "frontier too poor", limit)
 
@@ -115,8 +120,9 @@ def _least_loss(frontier: Frontier, margins: Mapping[str, float]) -> float:
 
 
 def _limit(frontier: Frontier, margins: Mapping[str, float], sure: Mask) -> Limit | None:
-    """At full strength, or at that of the largest gain where it is lower: the slice least surely within its margin."""
-    at = min(frontier.index(AS_TRAINED), int(frontier.gain.values.argmax()))
+    """The slice least surely within its margin at full strength, or at that of the largest gain where it is lower."""
+    top = int(frontier.gain.values.argmax())
+    at = top if frontier.alphas[top] < KEEP_ALL else frontier.index(AS_TRAINED)
     if sure[at]:
         return None
     return Limit(

@@ -30,10 +30,8 @@ def sentence(dial: Part) -> str:
             f"show it: {_against(dial)}"
         )
     if dial["verdict"] == "frontier too poor":
-        within = (
-            "is what the budget allows" if dial["decided"] else "loses the least, and no strength is within the budget"
-        )
-        return f"The frontier is too poor: strength {strength} {within} ({_exchange(dial)}). {RETRAIN}"
+        within = "is all the budget allows" if dial["decided"] else "loses least, and none is shown to keep the budget"
+        return f"The frontier is too poor: strength {strength} {within}; {_exchange(dial)}. {RETRAIN}"
     if dial["verdict"] == "keep all":
         return f"Apply it at strength {strength}: {_exchange(dial)}."
     return f"Turn it down to {strength}: {_exchange(dial)}. {_why_down(dial)}"
@@ -87,7 +85,7 @@ def _amount(dial: Part, name: str, loss: float) -> str:
 def reason(choice: Choice) -> str:
     """Why a choice is not decided."""
     if choice.verdict == "frontier too poor":
-        return "no strength is within the budget"
+        return "no strength is shown to keep the budget"
     if choice.limit is None:
         return "no gain is sure"
     return f"too few texts to bound the loss of {readable(choice.limit.name)}"

@@ -106,7 +106,8 @@ def _summed(column: Floats, codes: NDArray[np.intp]) -> Floats:
 def _resampled(random: np.random.Generator, rises: Floats, n_bytes: Floats) -> Floats:
     """(DRAWS_AT_ONCE, points) from (documents, points) and (documents,)."""
     n = len(n_bytes)
-    counts = random.multinomial(n, np.full(n, 1 / n), size=DRAWS_AT_ONCE).astype(np.float64)
+    chosen = random.integers(0, n, size=(DRAWS_AT_ONCE, n)) + n * np.arange(DRAWS_AT_ONCE)[:, None]
+    counts = np.bincount(chosen.ravel(), minlength=DRAWS_AT_ONCE * n).reshape(DRAWS_AT_ONCE, n).astype(np.float64)
     drawn: Floats = (counts @ rises) / (counts @ n_bytes)[:, None]
     return drawn
 
