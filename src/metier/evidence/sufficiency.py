@@ -1,0 +1,345 @@
+"""Was there enough data? The gain at several sizes of the data, the curve through them, and what more would add.
+
+The largest size is always hidden from a first fit, predicted and revealed; the forecast beyond the data comes from a
+second fit to all sizes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from metier.errors import DataError
+from metier.evidence.gain import FIELD_SLICE
+from metier.evidence.learning_curve import NOISES, Curves, Floats, Repeats, fit_curves, log_linear
+from metier.evidence.statistics import (
+    Estimate,
+    Record,
+    bits_difference,
+    bits_per_byte,
+    paired_scores,
+    relative_difference,
+)
+from metier.evidence.sufficiency_words import (
+    FALLING,
+    FEW_DOCUMENTS,
+    FEW_SIZES,
+    NO_GAIN,
+    OPEN,
+    QUALITY_METHOD,
+    UNSEEN,
+    method,
+    quality_sentence,
+    sentence,
+)
+from metier.evidence.verdict import MIN_DOCUMENTS, SMALLEST_GAIN
+
+MIN_SIZES = 3  # beside the base: with two, any curve fits
+WORTH_HAVING = 0.05  # of the gain so far, from the next doubling
+NOT_WORTH_HAVING = 0.02
+TIMES = (2, 4)  # of the data; beyond it curves that fit alike say anything
+ROUGH_BEYOND = 2
+DRAWS = 500
+QUANTILES = (0.1, 0.5, 0.9)  # low, forecast, high of an 80 % interval
+SPREAD = float(NOISES[1])  # of the gain: the usual distance of one run from the curve
+PICTURE_POINTS = 33
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Scores of the same documents by the base and after each size, rising; where seeds were repeated, their mean."""
+
+    tokens: tuple[int, ...]
+    base: tuple[Record, ...]
+    adapted: tuple[tuple[Record, ...], ...]  # one a size, in the base's order
+    repeats: Repeats
+
+    @property
+    def gains(self) -> list[Estimate]:
+        return [bits_difference(list(zip(self.base, records, strict=True))) for records in self.adapted]
+
+    def growth_from(self, before: Sequence[Record]) -> Estimate:
+        """What the largest size saves beyond an earlier one or the base, paired."""
+        return bits_difference(list(zip(before, self.adapted[-1], strict=True)))
+
+    @property
+    def detectable(self) -> float | None:
+        """Bits per byte that a step between two sizes must save to be seen, from the last one (its relative error: the
+        absolute one also holds the spread of the texts' own bits)."""
+        before = self.adapted[-2] if len(self.adapted) > 1 else self.base
+        step = relative_difference(list(zip(before, self.adapted[-1], strict=True)))
+        return None if step.detectable is None else step.detectable * bits_per_byte(before)
+
+
+@dataclass(frozen=True)
+class Doubling:
+    """What twice the data would add, low, middle and high of 80 %: in bits per byte, and as a share of the gain."""
+
+    added: tuple[float, float, float]
+    share: tuple[float, float, float]
+
+
+def sufficiency(
+    records: Sequence[Record], trained_tokens: int, available_tokens: int, detectable: float | None = None
+) -> dict[str, Any]:
+    """The `sufficiency` of results.json, from score records of the field's select half at several sizes.
+
+    records: score records with "tokens_seen", the field tokens that the weights had learned from (0 is the base), and
+    optionally "seed"; other slices than 'field' are passed over.
+    trained_tokens, available_tokens: field tokens that the run learned from, repeats counted, and that the data hold.
+    detectable: bits per byte that further data must add to be seen; None takes what these documents can show of the
+    last step between two sizes.
+
+    `decision` is 'more_data_pays' when the next doubling is worth 5 % of the gain (and surely 2 %: the lower end of the
+    80 % interval) and can be seen, 'enough' when the upper end lies below 2 %, else 'cannot_tell' with its `reason`.
+
+    Raises:
+        DataError: no base score, a size scored on other items than the base, or a score that cannot be summed.
+    """
+    measured = _trajectory(records)
+    gains = measured.gains
+    found: dict[str, Any] = {
+        "sizes": _sizes(measured.tokens, gains),
+        "base": bits_per_byte(measured.base),
+        "hidden": None,
+        "forecast": [],
+        "per_doubling": None,
+        "curve": [],
+        "ceiling": None,
+        "share_of_ceiling": None,
+        "detectable": measured.detectable if detectable is None else detectable,
+        "trained_tokens": trained_tokens,
+        "available_tokens": available_tokens,
+        "n_documents": gains[-1].n_documents,
+        "n_runs": sum(measured.repeats.counts),
+    }
+    reason = _nothing_to_fit(measured, gains)
+    decision = "cannot_tell"
+    if reason is None:
+        rng = np.random.default_rng(0)
+        found["hidden"] = _hide_largest(measured, [gain.value for gain in gains], rng)
+        curves = fit_curves(measured.tokens, _document_draws(measured, rng), measured.repeats, rng)
+        doubling = _doubling(curves)
+        found |= _forecast(curves, doubling, measured.tokens)
+        decision, reason = _decide(doubling, found["detectable"])
+    found |= {"decision": decision, "reason": reason}
+    return {**found, "sentence": sentence(found), "method": method(found)}
+
+
+def quality_against_quantity(
+    random_half_records: Sequence[Record], filtered_half_records: Sequence[Record], seed_sd: float = 0.0
+) -> dict[str, Any]:
+    """Is the data too dirty, or too little? The same held-out documents after training on a random half of the data
+    and, with as many tokens, on a filtered half.
+
+    `diff` is random - filtered in bits per byte: positive where the filtered half taught more.
+    seed_sd: how far the gains of two seeds lie apart, bits per byte (`stability`); 0 leaves the luck of training out.
+    `decision`: 'clean' or 'keep' when the difference is more than two standard errors, else 'cannot_tell'.
+
+    Raises:
+        DataError: the arms do not hold the same items, or an item cannot be scored.
+    """
+    pairs = paired_scores(_of_field(random_half_records), _of_field(filtered_half_records))
+    if not pairs:
+        raise DataError("There is no score of a held-out document: score both halves on the held-out documents.")
+    diff = bits_difference(pairs)
+    if diff.se is not None:
+        diff = replace(diff, se=math.hypot(diff.se, math.sqrt(2) * seed_sd))
+    ci_low, ci_high = diff.interval or (None, None)
+    decision = "cannot_tell"
+    if diff.se is not None and diff.n_documents >= MIN_DOCUMENTS and abs(diff.value) > 2 * diff.se:
+        decision = "clean" if diff.value > 0 else "keep"
+    found = {
+        "decision": decision,
+        "unit": "bits per byte",
+        "random": bits_per_byte(one for one, _ in pairs),
+        "filtered": bits_per_byte(one for _, one in pairs),
+        "diff": diff.value,
+        "ci_low": ci_low,
+        "ci_high": ci_high,
+        "detectable": diff.detectable,
+        "n_items": diff.n_items,
+        "n_documents": diff.n_documents,
+        "seed_sd": seed_sd,
+    }
+    return {**found, "sentence": quality_sentence(found), "method": QUALITY_METHOD}
+
+
+def _of_field(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record["slice"] == FIELD_SLICE]
+
+
+def _trajectory(records: Sequence[Record]) -> Trajectory:
+    of_field = _of_field(records)
+    for record in of_field:
+        if not isinstance(record.get("tokens_seen"), int) or record["tokens_seen"] < 0:
+            raise DataError(
+                f"Item {record['item']!r} has the size {record.get('tokens_seen')!r}, which is no number of tokens: "
+                "the trajectory was changed; run again."
+            )
+    runs = {key: list(run) for key, run in groupby(sorted(of_field, key=_run_of), key=_run_of)}
+    bases = [run for (tokens, _), run in runs.items() if tokens == 0]
+    sizes = sorted({tokens for tokens, _ in runs if tokens})
+    if not bases or not sizes:
+        lacking = "base model" if sizes or not bases else "adapted one"
+        raise DataError(f"The trajectory has no score of the {lacking}: score both on the same held-out documents.")
+    base = bases[0]  # the base has no seed: every one is the same model
+    adapted, counts, squares = [], [], []
+    for size in sizes:
+        pairs = [paired_scores(base, run) for (tokens, _), run in runs.items() if tokens == size]
+        gains = np.array([bits_difference(run).value for run in pairs])
+        counts.append(len(pairs))
+        squares.append(float(((gains - gains.mean()) ** 2).sum()))
+        adapted.append(tuple(_mean_of([run[i][1] for run in pairs]) for i in range(len(base))))
+    return Trajectory(tuple(sizes), tuple(base), tuple(adapted), Repeats(tuple(counts), tuple(squares)))
+
+
+def _run_of(record: Record) -> tuple[int, int]:
+    return record["tokens_seen"], record.get("seed") or 0
+
+
+def _mean_of(seeds: Sequence[Record]) -> Record:
+    return {**seeds[0], "nll": sum(record["nll"] for record in seeds) / len(seeds)}
+
+
+def _sizes(tokens: Sequence[int], gains: Sequence[Estimate]) -> list[dict[str, Any]]:
+    sizes = []
+    for size, gain in zip(tokens, gains, strict=True):
+        low, high = gain.interval or (None, None)
+        sizes.append({"tokens": size, "share": size / tokens[-1], "gain": gain.value, "ci_low": low, "ci_high": high})
+    return sizes
+
+
+def _nothing_to_fit(measured: Trajectory, gains: Sequence[Estimate]) -> str | None:
+    """Why no curve can be drawn through these sizes; None where one can."""
+    if len(measured.tokens) < MIN_SIZES:
+        return FEW_SIZES
+    if gains[-1].n_documents < MIN_DOCUMENTS:
+        return FEW_DOCUMENTS
+    if max(abs(gain.value) for gain in gains) < SMALLEST_GAIN * bits_per_byte(measured.base):
+        return NO_GAIN  # a curve through gains that small follows the luck of training
+    if _falls(measured, [gain.value for gain in gains]):
+        return FALLING
+    interval = gains[-1].interval
+    return NO_GAIN if interval is None or interval[0] <= 0 else None
+
+
+def _falls(measured: Trajectory, gains: Sequence[float]) -> bool:
+    """The largest size is surely worse than an earlier one or the base, at 5 %, the luck of two runs counted."""
+    earlier = [(0.0, measured.base), *zip(gains[:-1], measured.adapted[:-1], strict=True)]
+    _, best = max(earlier, key=lambda size: size[0])
+    growth = measured.growth_from(best)
+    luck = math.sqrt(2) * SPREAD * max(abs(gain) for gain in gains)
+    upper = replace(growth, se=math.hypot(growth.se or 0.0, luck)).upper()
+    return upper is not None and upper < 0
+
+
+def _document_draws(measured: Trajectory, rng: np.random.Generator) -> Floats:
+    """(DRAWS, k) gains: the same resampled documents at every size, since the sizes share them."""
+    documents = np.array([record["document"] for record in measured.base])
+    _, codes = np.unique(documents, return_inverse=True)
+    n_bytes = np.bincount(codes, weights=[record["bytes"] for record in measured.base])
+    base_nll = np.array([record["nll"] for record in measured.base])
+    saved = np.stack(
+        [
+            np.bincount(codes, weights=(base_nll - [record["nll"] for record in records]) / math.log(2))
+            for records in measured.adapted
+        ],
+        axis=1,
+    )  # (documents, k) bits
+    n = len(n_bytes)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)
+    drawn = counts @ saved / (counts @ n_bytes)[:, None]
+    gains = saved.sum(axis=0) / n_bytes.sum()
+    # n documents drawn from n vary less than n from all there are
+    widened: Floats = gains + math.sqrt(n / (n - 1)) * (drawn - gains)
+    return widened
+
+
+def _hide_largest(measured: Trajectory, gains: Sequence[float], rng: np.random.Generator) -> dict[str, Any] | None:
+    """The largest size predicted from the others, then revealed. Both are of the same documents, so which documents
+    they are adds nothing to the error, and what is predicted is one more run with the luck of a run. Errors are shares
+    of what it got."""
+    *visible, got = gains
+    if max(visible) <= 0:
+        return None  # nothing was gained yet at the smaller sizes: there is no curve to go on
+    tokens = measured.tokens
+    repeats = measured.repeats
+    curves = fit_curves(tokens[:-1], np.tile(visible, (DRAWS, 1)), repeats.without_last(), rng)
+    drawn = curves.at([tokens[-1]])[:, 0]
+    landed = drawn + curves.noises / math.sqrt(repeats.counts[-1]) * rng.standard_normal(DRAWS)
+    low, predicted, high = _quantiles(landed)
+    return {
+        "tokens": tokens[-1],
+        "predicted": predicted,
+        "low": low,
+        "high": high,
+        "got": got,
+        "error_share": (predicted - got) / got,
+        "last_value_error": (visible[-1] - got) / got,
+        "log_linear_error": (log_linear(tokens[:-1], visible, tokens[-1]) - got) / got,
+        "within": low <= got <= high,
+    }
+
+
+def _doubling(curves: Curves) -> Doubling:
+    now, twice = curves.at([curves.tokens, 2 * curves.tokens]).T
+    added = twice - now
+    gained = now > 0  # a draw without a gain has no share of it; there are few, the gain's interval lies above zero
+    return Doubling(_quantiles(added), _quantiles(added[gained] / now[gained]))
+
+
+def _forecast(curves: Curves, doubling: Doubling, tokens: Sequence[int]) -> dict[str, Any]:
+    full = tokens[-1]
+    forecast = []
+    for times in TIMES:
+        low, gain, high = _quantiles(curves.at([times * full])[:, 0])
+        forecast.append(
+            {
+                "times": times,
+                "tokens": times * full,
+                "gain": gain,
+                "low": low,
+                "high": high,
+                "rough": times > ROUGH_BEYOND,
+            }
+        )
+    reached = curves.at([full])[:, 0] / curves.ceilings
+    surely_reached, share, _ = _quantiles(reached)
+    in_sight = surely_reached >= 1 / 3  # else the ceiling is a number of the grid, not of the data
+    points = np.geomspace(tokens[0] / 4, TIMES[-1] * full, PICTURE_POINTS)
+    lows, middles, highs = np.quantile(curves.at(points), QUANTILES, axis=0).tolist()
+    return {
+        "forecast": forecast,
+        "per_doubling": {
+            **dict(zip(("low", "gain", "high"), doubling.added, strict=True)),
+            **dict(zip(("share_low", "share", "share_high"), doubling.share, strict=True)),
+        },
+        "ceiling": _quantiles(curves.ceilings)[1] if in_sight else None,
+        "share_of_ceiling": share if in_sight else None,
+        "curve": [
+            {"tokens": at, "low": low, "gain": gain, "high": high}
+            for at, low, gain, high in zip(points.tolist(), lows, middles, highs, strict=True)
+        ],
+    }
+
+
+def _decide(doubling: Doubling, detectable: float | None) -> tuple[str, str | None]:
+    """(decision, reason). The lower end must exclude 'enough': with the middle alone one call in four of 'pays' is made
+    where a doubling adds 2 to 5 % (benchmarks/forecasts.py)."""
+    low, middle, high = doubling.share
+    if high < NOT_WORTH_HAVING:
+        return "enough", None
+    if middle < WORTH_HAVING or low < NOT_WORTH_HAVING:
+        return "cannot_tell", OPEN
+    if detectable is not None and doubling.added[1] < detectable:
+        return "cannot_tell", UNSEEN
+    return "more_data_pays", None
+
+
+def _quantiles(values: Floats) -> tuple[float, float, float]:
+    low, middle, high = np.quantile(values, QUANTILES).tolist()
+    return low, middle, high
