@@ -62,6 +62,7 @@ def jargon(
         "n_unmatched": len(spans) - len(compared.names),
         **compared.levels(),
         **(compared.estimates() if compared.names else {}),
+        **_by_base(names, measured, controls),
         "balance": compared.balance(),
         **_seen_and_unseen(compared, train_terms),
         **_table(read, spans, measured, train_terms),
@@ -179,6 +180,12 @@ def _measured(read: Sequence[Passage], spans: Sequence[Occurrence]) -> Words:
         adapted,
         np.array([span.repeated for span in spans], dtype=bool),
     )
+
+
+def _by_base(names: Sequence[str], terms: Words, controls: Words) -> dict[str, Any]:
+    """The same against controls that are as surprising to the base, whatever became of them: for comparison only."""
+    compared = Compared(names, terms, controls, match(terms, controls, by_base=True))
+    return {"beyond_by_base": _as_json(compared.estimate(compared.beyond))} if compared.names else {}
 
 
 def _seen_and_unseen(compared: Compared, train_terms: Collection[str] | None) -> dict[str, Any]:

@@ -39,14 +39,17 @@ class Words:
         return (self.base + self.adapted) / 2
 
 
-def match(terms: Words, ordinary: Words) -> list[list[int]]:
+def match(terms: Words, ordinary: Words, by_base: bool = False) -> list[list[int]]:
     """For each occurrence of a term the nearest ordinary words, at most NEIGHBOURS, none where none is near enough.
 
     Near: in the same document, likewise met before in the text or not, and within every caliper. The closest pairs of
     a document are made first, and no word is used more than MOST_USES times.
+
+    As surprising: by the mean of both models' bits, or by the base's alone.
     """
     found: list[list[int]] = [[] for _ in range(len(terms))]
-    here, there = _features(terms, terms), _features(ordinary, terms)
+    level = (terms.base if by_base else terms.level).std() if len(terms) else 0.0
+    here, there = (_features(words, float(level), by_base) for words in (terms, ordinary))
     of_document: dict[str, list[int]] = {}
     for i, document in enumerate(ordinary.documents):
         of_document.setdefault(document, []).append(i)
@@ -68,14 +71,13 @@ def match(terms: Words, ordinary: Words) -> list[list[int]]:
     return found
 
 
-def _features(words: Words, terms: Words) -> Floats:
-    """(words, 3): length, position and surprise, in calipers."""
-    spread = float(terms.level.std()) or 1.0
+def _features(words: Words, spread: float, by_base: bool) -> Floats:
+    """(words, 3): length, position and surprise, in calipers. spread: of the terms' surprise, bits per byte."""
     return np.stack(
         [
-            np.log2(words.n_bytes) / LENGTH,
+            np.log2(np.maximum(words.n_bytes, 1)) / LENGTH,
             np.log2(NEAR_START + words.starts) / POSITION,
-            words.level / (SURPRISE * spread),
+            (words.base if by_base else words.level) / (SURPRISE * (spread or 1.0)),
         ],
         axis=1,
     )

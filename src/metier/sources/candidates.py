@@ -115,9 +115,7 @@ class Counted:
             kept = (documents >= MIN_DOCUMENTS) & (keys > 0)
             if n > 1:
                 before, last = keys[kept] // len(self.forms), keys[kept] % len(self.forms)
-                names = [
-                    (*names[b - 1], self.forms[w]) for b, w in zip(before.tolist(), last.tolist(), strict=True)
-                ]
+                names = [(*names[b - 1], self.forms[w]) for b, w in zip(before.tolist(), last.tolist(), strict=True)]
             else:
                 names = [names[key] for key in keys[kept].tolist()]
             numbers = np.zeros(len(keys), dtype=np.int64)

@@ -129,9 +129,7 @@ def _bounds(counted: Counted, frequency: Callable[[tuple[str, ...]], float], lan
     return bounds
 
 
-def _entry(
-    one: Candidate, counted: Counted, frequency: Callable[[tuple[str, ...]], float]
-) -> dict[str, Any] | None:
+def _entry(one: Candidate, counted: Counted, frequency: Callable[[tuple[str, ...]], float]) -> dict[str, Any] | None:
     """The figures of a candidate, where they make it a term."""
     general = frequency(one.forms)
     ratio = log2(one.count / counted.total / general)
@@ -166,4 +164,3 @@ def _named(entry: dict[str, Any], term: str, expansions: dict[str, str]) -> dict
         return {"term": term, "kind": "acronym", "expansion": expansions[term], **entry}
     kind = "phrase" if " " in term else "code" if re.search(r"[\d_]", term) else "word"
     return {"term": term, "kind": kind, **entry}
-
