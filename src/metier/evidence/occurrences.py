@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from metier.sources.candidates import LONGEST
-from metier.sources.words import Word, forms_of, words_of
+from metier.sources.words import forms_of, words_of
 
 Record = Mapping[str, Any]
 
