@@ -64,9 +64,10 @@ def whole_text(example: Example) -> str:
 
 def pieces(text: str, n_tokens: int, encoder: Encoder) -> list[str]:
     """The text cut into pieces of at most `n_tokens` tokens each, which add up to it."""
-    starts = [start for start, _ in encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
-        "offset_mapping"
-    ]]
+    starts = [
+        start
+        for start, _ in encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    ]
     cuts = sorted({0, *starts[n_tokens::n_tokens]})
     return [text[first:last] for first, last in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
