@@ -13,10 +13,10 @@ from metier.evidence.verdict import MIN_DOCUMENTS
 
 NOTHING, BASE, ADAPTED, NGRAM = "base, given nothing", "base", "adapted", "base mixed with n-grams"
 METHOD = (
-    "The same held-out text in every arm. Examples and passages come from exactly the text that was trained on; how many "
-    "there are, and the instruction, was chosen on the select half, for each arm by itself, and all figures are of the "
-    "test half. Training is recommended only if the paired interval of its difference to the best cheaper arm lies above "
-    "zero, that arm being the best on the test half itself."
+    "The same held-out text in every arm. Examples and passages come from exactly the text that was trained on; how "
+    "many there are, and the instruction, was chosen on the select half, for each arm by itself; all figures are of "
+    "the test half. Training is recommended only if the paired interval of its difference to the best cheaper arm lies "
+    "above zero, that arm being the best on the test half itself."
 )
 WHAT = {
     "text": "the second half of held-out documents, given the first",

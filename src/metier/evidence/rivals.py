@@ -1,11 +1,12 @@
-"""Rivals of the adapted model: the same steps on other text, by the loop that trained it; and the texts that they learn
-from."""
+"""Rivals of the adapted model, trained by the loop that trained it: on other text, or from random weights on the same;
+and the texts that they learn from."""
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader
@@ -15,6 +16,8 @@ from metier.sources.packs import cached_pack, list_packs
 from metier.sources.read import read_corpus
 from metier.training.loop import Recipe, StepMetrics, Trained, train
 from metier.training.stream import FIELD, REPLAY, Part, field_documents, replayed, steps
+
+SCRATCH_RATE = 1e-3  # peak, of full training from random weights at the size of the embedded model
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,21 @@ def shuffled_words(examples: Sequence[Example], seed: int) -> list[Example]:
         )
         for e in examples
     ]
+
+
+def scratch_model(base: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """A model of the base's configuration, every weight random and trained, in float32 on the base's device."""
+    torch.manual_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        base.config, attn_implementation=base.config._attn_implementation
+    )
+    return model.float().to(base.device).eval().requires_grad_(True)
+
+
+def body_parameters(model: PreTrainedModel) -> int:
+    """Weights without those of the embedding and of the head: the N of the transfer law."""
+    outside = {id(m.weight): m.weight.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    return int(sum(p.numel() for p in model.parameters()) - sum(outside.values()))
 
 
 def wrong_field(data: Sequence[str], as_chat: bool) -> tuple[str, list[Example]]:

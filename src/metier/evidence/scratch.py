@@ -4,37 +4,18 @@ weights at all."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
-
 from metier.evidence.statistics import Record, bits_difference, bits_per_byte, paired_scores
 from metier.evidence.verdict import MIN_DOCUMENTS
 
 SHARES = (0.25, 0.5, 1.0)  # of the training text
-RATE = 1e-3  # peak, of full training from random weights at this size
 NGRAM, BASE, ADAPTED = "n-grams", "base", "adapted"
 LAW = "D_T = 1.9e4 · D_F^0.18 · N^0.38 characters (arXiv 2102.01293, English to Python)"
 METHOD = (
-    "The same architecture from seeded random weights, every weight trained, on nested parts of the same training text, "
-    "as many passes over each as the adapted model made, at its own learning rate. The n-grams are counted on the same "
+    "The same architecture from seeded random weights, every weight trained, on nested parts of the training text, "
+    "with as many passes over each as over the whole, at its own learning rate. The n-grams are counted on the same "
     "text; the compressor is LZMA or bzip2 with the same text read first. All score the same held-out text, the "
     "compressor without its questions. The multiple follows a published law for other data and is extrapolated."
 )
-
-
-def scratch_model(base: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """A model of the base's configuration, every weight random and trained, in float32 on the base's device."""
-    torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        base.config, attn_implementation=base.config._attn_implementation
-    )
-    return model.float().to(base.device).eval().requires_grad_(True)
-
-
-def body_parameters(model: PreTrainedModel) -> int:
-    """Weights without those of the embedding and of the head: the N of the transfer law."""
-    outside = {id(m.weight): m.weight.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings())}
-    return int(sum(p.numel() for p in model.parameters()) - sum(outside.values()))
 
 
 def data_multiple(train_characters: float, n_body_parameters: float) -> float:
@@ -47,8 +28,8 @@ def data_multiple(train_characters: float, n_body_parameters: float) -> float:
 def scratch(records: Sequence[Record], sizes: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The `scratch` of results.json.
 
-    records: of evidence/scratch.jsonl, score records of the same items with "arm": 'base', 'adapted', 'n-grams' and the
-    names in `sizes`. sizes: {"arm", "tokens", "steps"}, the largest last. facts: {"compressor_bits", "train_characters",
+    records: score records of the same items with "arm": 'base', 'adapted', 'n-grams' and the names in `sizes`.
+    sizes: {"arm", "tokens", "steps"}, the largest last. facts: {"compressor_bits", "train_characters",
     "body_parameters"}. `ahead` is the largest model from scratch - adapted in bits per byte: positive where pretraining
     paid.
 
@@ -58,6 +39,8 @@ def scratch(records: Sequence[Record], sizes: Sequence[Mapping[str, Any]], facts
     arms: dict[str, list[Record]] = {}
     for record in records:
         arms.setdefault(record["arm"], []).append(record)
+    if not arms.get(BASE):
+        return {"sizes": [], "sentence": "Cannot tell what pretraining was worth: no held-out text was scored."}
     multiple = data_multiple(facts["train_characters"], facts["body_parameters"])
     found: dict[str, Any] = {
         "unit": "bits per byte",
@@ -77,7 +60,11 @@ def scratch(records: Sequence[Record], sizes: Sequence[Mapping[str, Any]], facts
         "method": METHOD,
     }
     if not sizes:
-        return {**found, "ahead": None, "sentence": "No model was trained from random weights."}
+        return {
+            **found,
+            "ahead": None,
+            "sentence": "No model was trained from random weights: there was no room for one.",
+        }
     ahead = bits_difference(paired_scores(arms[sizes[-1]["arm"]], arms[ADAPTED]))
     low, high = ahead.interval or (None, None)
     found["ahead"] = {"diff": ahead.value, "ci_low": low, "ci_high": high}
@@ -89,9 +76,9 @@ def _sentence(found: Mapping[str, Any]) -> str:
     if ahead["ci_low"] is None or n < MIN_DOCUMENTS:
         return f"Cannot tell what pretraining was worth: {n} held-out documents are too few."
     compared = (
-        f"on {n} held-out documents the same architecture from random weights, trained on the same text "
-        f"({largest['tokens']:,} tokens), needs {largest['bits']:.2f} bits per byte and the adapted model "
-        f"{found['adapted_bits']:.2f}"
+        f"on {n} held-out documents the same architecture from random weights, trained on "
+        f"{largest['tokens']:,} tokens of the same text, needs {largest['bits']:.2f} bits per byte and the adapted "
+        f"model {found['adapted_bits']:.2f}"
     )
     floor = min(value for value in found["floors"].values() if value is not None)
     weak = " It does not even reach counting or compressing that text" if largest["bits"] > floor else ""
