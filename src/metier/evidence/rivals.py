@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from metier.errors import DataError
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader
 from metier.sources import general
@@ -55,7 +56,10 @@ def train_rival(
         return [Part(FIELD, 1 - share, field_documents(examples, encode, planned.seed)), *beside]
 
     recipe = Recipe(planned.n_steps, planned.peak_lr, planned.pack_tokens)
-    return train(reader, lambda: steps(parts(), planned.step_tokens), recipe, on_step)
+    trained = train(reader, lambda: steps(parts(), planned.step_tokens), recipe, on_step)
+    if not trained.n_steps:
+        raise DataError("There is no text to train a rival of the adapted model on: none of it is supervised.")
+    return trained
 
 
 def shuffled_words(examples: Sequence[Example], seed: int) -> list[Example]:
