@@ -190,7 +190,7 @@ def _measure_scratch(
         "facts": {
             "compressor_bits": compressor_bits([whole_text(e) for e in train], [e.learned_text for e in items.field]),
             "train_characters": sum(len(e.learned_text) for e in train),
-            "body_parameters": body_parameters(subject.base.model),
+            "body_parameters": body_parameters(empty_model(settings.model)),
         },
     }
 
