@@ -8,7 +8,7 @@ from test_report_runs import Structure, parsed
 
 
 def rendered(name: str, panel: dict[str, object] | None) -> Structure:
-    """What a browser sees of panels/NAME.html; fails on a tag that is not closed in turn or a value that is not there."""
+    """What a browser sees of panels/NAME.html; fails on a tag closed out of turn and on a value that is not there."""
     report = resources.files("metier.report")
     macros = report.joinpath("page.html").read_text(encoding="utf-8").partition("<!DOCTYPE")[0]
     fragment = report.joinpath("panels", f"{name}.html").read_text(encoding="utf-8")

@@ -102,7 +102,7 @@ def _sentence(found: Sequence[Mapping[str, Any]], passed: bool | None, n_documen
     if passed:
         beaten = " and ".join(f"{_bits(c)} than after as many steps on {c['text']}" for c in found)
         return f"It is the field's text that helped: on {where} the adapted model needs fewer bits per byte, {beaten}."
-    first = next(c for c in found if c["beaten"] is not True)
+    first = next(c for c in found if c["beaten"] is passed)
     if first["beaten"] is False:
         return (
             f"It is not the field's text that helped: on {where} as many steps on {first['text']} did as well or "
