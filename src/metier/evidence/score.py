@@ -175,7 +175,7 @@ def score_field(
     scored = score_documents(reader, items.field_documents, pack_tokens, advance)
     n_bytes = bytes_by_item(items.field_documents)
     records = [
-        _record(e.id, FIELD_SLICE, e.document, e.group, n_bytes[e.id], scored[e.id])
+        score_record(e.id, FIELD_SLICE, e.document, e.group, n_bytes[e.id], scored[e.id])
         for e in items.field
         if e.id in scored and scored[e.id].tokens
     ]
@@ -204,12 +204,12 @@ def score_general(
     n_bytes = bytes_by_item(items.text_documents)
     for t in items.texts:
         if t.id in scored:
-            records.append(_record(t.id, f"text/{t.group}", t.document, t.group, n_bytes[t.id], scored[t.id]))
+            records.append(score_record(t.id, f"text/{t.group}", t.document, t.group, n_bytes[t.id], scored[t.id]))
     scored = score_branches(reader, items.request_branches, pack_tokens, advance)
     for request, own in zip(items.requests, items.own_answers, strict=True):
         for i, (name, answer) in enumerate((("chat/good answers", request.answer), ("chat/own answers", own))):
             size, branch = len(answer.encode()), scored[f"{request.id}#{i}"]
-            records.append(_record(request.id, name, request.id, request.kind, size, branch))
+            records.append(score_record(request.id, name, request.id, request.kind, size, branch))
     scored = score_branches(reader, items.choice_branches, pack_tokens, advance)
     choices: list[Record] = [
         {
@@ -224,7 +224,8 @@ def score_general(
     return records, choices
 
 
-def _record(item: str, name: str, document: str, group: str, n_bytes: int, scored: Scored) -> Record:
+def score_record(item: str, name: str, document: str, group: str, n_bytes: int, scored: Scored) -> Record:
+    """A line of evidence/scores-*.jsonl. name: of the slice."""
     return {
         "item": item,
         "slice": name,

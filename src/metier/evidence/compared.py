@@ -1,0 +1,70 @@
+"""What full evidence concludes, from the files of a run folder alone."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from metier.evidence import controls, scratch
+from metier.evidence.answer_quality import answer_quality
+from metier.evidence.cheaper import ADAPTED, BASE, cheaper
+from metier.evidence.gain import FIELD_SLICE
+from metier.evidence.statistics import Record
+from metier.runs import Json, RunFolder, read_json, read_jsonl
+
+FACTS = "fuller.json"  # in evidence/: what the records do not say
+
+
+def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
+    """The parts `arms`, `controls` and `scratch` of results.json from the files of a run, without a model; nothing
+    where full evidence was not measured.
+
+    leaked: held-out items whose text stands in training text; they are not counted.
+    """
+    if not (run.evidence / FACTS).exists():
+        return {}
+    facts = read_json(run.evidence / FACTS)
+
+    def records(name: str) -> list[dict[str, Json]]:
+        path = run.evidence / name
+        return [r for r in read_jsonl(path) if r["item"] not in leaked] if path.exists() else []
+
+    base, adapted = records("scores-base.jsonl"), records("scores-adapted.jsonl")
+    return {
+        "arms": _arms_part(facts["arms"], records("arms.jsonl"), records("arm-answers.jsonl")),
+        "controls": _controls_part(facts["controls"], base, adapted, records("controls.jsonl")),
+        "scratch": _scratch_part(facts["scratch"], base, adapted, records("scratch.jsonl")),
+    }
+
+
+def _arms_part(facts: Mapping[str, Any], records: Sequence[Record], answers: Sequence[Record]) -> dict[str, Json]:
+    if "why" in facts:
+        return {
+            "arms": [],
+            "recommended": None,
+            "sentence": f"Cannot tell whether something cheaper would do: {facts['why']}.",
+        }
+    part = {**cheaper(records, facts["costs"]), "ngram_shares": facts["ngram_shares"]}
+    return {**part, "answers": answer_quality(answers, BASE)} if answers else part
+
+
+def _controls_part(
+    facts: Mapping[str, Any], base: Sequence[Record], adapted: Sequence[Record], records: Sequence[Record]
+) -> dict[str, Json]:
+    if "why" in facts:
+        return {"controls": [], "passed": None, "sentence": f"No control was trained: {facts['why']}."}
+    of = {name: [r for r in records if r["arm"] == name] for name in (controls.PLACEBO, controls.SHUFFLED)}
+    return controls.controls(base, adapted, of[controls.PLACEBO], of[controls.SHUFFLED], facts["placebo_text"])
+
+
+def _scratch_part(
+    facts: Mapping[str, Any], base: Sequence[Record], adapted: Sequence[Record], records: Sequence[Record]
+) -> dict[str, Json]:
+    both = (*of_arm(BASE, _of_field(base)), *of_arm(ADAPTED, _of_field(adapted)))
+    return scratch.scratch([*records, *both], facts["sizes"], facts["facts"])
+
+
+def of_arm(name: str, records: Sequence[Mapping[str, Any]]) -> list[Record]:
+    return [{**record, "arm": name} for record in records]
+
+
+def _of_field(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [record for record in records if record["slice"] == FIELD_SLICE]

@@ -1,0 +1,154 @@
+"""Full evidence on a run of a tiny model: what it writes, and that its figures come from the files alone."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metier.adapt import read_data
+from metier.evidence import fuller, measure, planning
+from metier.evidence.compared import compared
+from metier.evidence.fuller import Adapted, Limits, full_evidence
+from metier.evidence.measure import Before, Subject
+from metier.field import beside_field, train_field
+from metier.prepare import prepare
+from metier.progress import Silent
+from metier.runs import RunFolder, read_jsonl
+from metier.settings import Settings
+from metier.sources.split import Split
+from metier.training.journal import Journal
+from metier.training.plan import Plan
+from small import OPTIONS, small_pack
+from tiny import save_tiny
+
+LIMITS = Limits(select=4, test=12, answers=3, shares=(0.5, 1.0), scratch_tokens=1500)
+
+
+@dataclass(frozen=True)
+class Ran:
+    subject: Subject
+    split: Split
+    planned: Plan
+    before: Before
+    adapted: Adapted
+    found: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    folder = tmp_path_factory.mktemp("full")
+    rows = folder / "terms.jsonl"
+    pairs = [(f"What is the {i}. term?", f"The term {i} is « the answer number {i} ».") for i in range(100)]
+    rows.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in pairs), encoding="utf-8")
+    with small_pack() as patch:
+        patch.setenv("METIER_CACHE", str(folder / "cache"))
+        settings = Settings(data=(str(rows),), model=str(save_tiny(folder / "tiny")), held_out=0.3, lr=1e-2, **OPTIONS)
+        run = RunFolder(folder / "run")
+        _, split = read_data(settings, "", Silent())
+        subject = prepare(settings, run, Silent())
+        run.create()
+        planned = planning.make_plan(subject.base, subject.reader, split, settings, 0.0)
+        before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay)
+        beside = beside_field(subject, split, planned, before.replay)
+        trained = train_field(subject, split, planned, beside, Journal(run, {}, 60, 0.0, print)).trained
+        measure.adapted_arm(subject, subject.reader, before)
+        adapted = Adapted(subject.reader, trained, planned.lr, beside.written)
+        yield Ran(
+            subject,
+            split,
+            planned,
+            before,
+            adapted,
+            full_evidence(subject, split, planned, before, adapted, LIMITS),
+        )
+
+
+def test_every_part_has_its_sentence_figures_and_method(ran: Ran) -> None:
+    assert set(ran.found) == {"arms", "controls", "scratch"}
+    for part in ran.found.values():
+        assert part["sentence"].endswith(".")
+        assert part["method"]
+    json.dumps(ran.found, allow_nan=False)
+    assert len(ran.found["arms"]["arms"]) == 10
+    assert ran.found["arms"]["n_documents"] == 12
+    assert [c["name"] for c in ran.found["controls"]["controls"]] == ["placebo", "shuffled"]
+    assert [size["arm"] for size in ran.found["scratch"]["sizes"]] == ["scratch 0.5", "scratch 1"]
+
+
+def test_the_model_that_was_trained_here_beats_what_reads_other_text_or_starts_from_nothing(ran: Ran) -> None:
+    """The rows are one sentence with another number in each: training on it is worth most of the bits."""
+    assert ran.found["scratch"]["adapted_bits"] < ran.found["scratch"]["base_bits"]
+    placebo, shuffled = ran.found["controls"]["controls"]
+    assert placebo["beaten_by"]["ci_low"] > 0
+    assert shuffled["beaten_by"]["ci_low"] > 0
+    assert ran.found["scratch"]["floors"]["ngram"] < ran.found["scratch"]["base_bits"]
+
+
+def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[Any] = []
+
+    def noted(reader: object, examples: Any, encode: object, replay: Any, steps: Any, on_step: object) -> Any:
+        del reader, encode, on_step
+        planned.append((steps, len(replay), {e.id for e in examples}))
+        return ran.adapted.trained
+
+    monkeypatch.setattr(fuller, "train_rival", noted)
+    limits = replace(LIMITS, controls=("shuffled",), shares=())
+    train = [e for e in ran.split.train if e.id in ran.adapted.trained.bytes_by_item]
+    fuller._measure_controls(ran.subject, ran.planned, ran.before, train, ran.adapted, limits)
+    ((steps, n_replay, ids),) = planned
+    trained = ran.adapted.trained
+    assert (steps.n_steps, steps.step_tokens, steps.peak_lr) == (trained.n_steps, ran.planned.step_tokens, 1e-2)
+    assert steps.replay_share == trained.n_replay_tokens / trained.n_tokens > 0
+    assert n_replay == len(ran.adapted.replay)
+    assert ids == set(trained.bytes_by_item)
+
+
+def test_a_fresh_reader_is_the_base_whatever_was_trained(ran: Ran) -> None:
+    fresh = fuller._fresh_reader(ran.subject)
+    records = {r["item"]: r["nll"] for r in fuller._score(ran.subject, fresh, ran.before)}
+    base = {r["item"]: r["nll"] for r in ran.before.base.scores if r["slice"] == "field"}
+    assert records == pytest.approx(base, rel=1e-6)
+
+
+def test_the_figures_come_from_the_files_without_the_model(ran: Ran, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(ran.subject.run.evidence, copy.evidence)
+    assert compared(copy) == ran.found
+    scored = list(read_jsonl(copy.evidence / "arms.jsonl"))
+    assert {r["half"] for r in scored} == {"select", "test"}
+    assert len(list(read_jsonl(copy.evidence / "arm-answers.jsonl"))) == 3 * len(ran.found["arms"]["answers"]["arms"])
+    assert compared(RunFolder(tmp_path / "nothing")) == {}
+
+
+def test_leaked_items_are_not_counted(ran: Ran) -> None:
+    leaked = {ran.before.items.field[0].id}
+    without = compared(ran.subject.run, leaked)
+    assert without["arms"]["n_documents"] == ran.found["arms"]["n_documents"] - 1
+    assert without["scratch"]["n_items"] == ran.found["scratch"]["n_items"] - 1
+    assert without["controls"]["n_documents"] == ran.found["controls"]["n_documents"] - 1
+
+
+def test_where_memory_lacks_for_a_second_model_only_the_floors_are_measured(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fuller, "free_bytes", lambda: 1000)
+    assert not fuller._has_room(ran.subject)
+    monkeypatch.setattr(fuller, "free_bytes", lambda: None)
+    assert fuller._has_room(ran.subject)
+
+
+def test_without_queries_the_arms_say_why(ran: Ran) -> None:
+    found = fuller._measure_arms(
+        ran.subject,
+        replace(ran.split, select=[]),
+        ran.split.train,
+        ran.adapted,
+        fuller._ngrams(ran.subject, []),
+        LIMITS,
+    )
+    assert "no question short enough" in found["why"]
