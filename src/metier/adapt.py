@@ -9,10 +9,10 @@ from typing import Any
 
 from metier.errors import DataError, RunError
 from metier.evidence import conclude, facts, measure, planning
-from metier.evidence.dial import choose_dial
 from metier.evidence.measure import Before, Subject
+from metier.evidence.occurrences import terms_in
 from metier.evidence.select_half import DIAL, read_strengths
-from metier.evidence.stored import hashes, read_stored
+from metier.evidence.stored import hashes
 from metier.field import Training, beside_field, save_trained, train_field, write_config
 from metier.models.adapters import at_strength
 from metier.models.device import chosen
@@ -30,13 +30,17 @@ from metier.results import Run
 from metier.runs import Json, RunFolder, default_folder, environment, read_jsonl, write_json, write_jsonl, write_text
 from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.general import texts
+from metier.sources.language import languages
+from metier.sources.leaks import Leaks
 from metier.sources.ledger import Ledger
 from metier.sources.mine import mined_terms
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines, left_out_files, removed_lines
 from metier.sources.split import Split, split_corpus
+from metier.sources.terms import terms
 from metier.training import parallel
 from metier.training.journal import Journal
+from metier.training.loop import Trained
 from metier.training.mix import mix_lines
 from metier.training.plan import Plan, read_plan
 from metier.training.stream import FIELD, Part, Step, field_documents, steps
@@ -121,15 +125,16 @@ def adapt(
             say.say(f"{n_cut} conversations did not fit the window of {subject.encoder.window} tokens and were cut")
         if field.trained.interrupted:
             raise KeyboardInterrupt
-        choosing_s, dial = choose(subject, split, planned, field.trained.n_steps, journal)
+        choosing_s, dial = choose(subject, split, planned, field.trained, journal, leaks)
         with at_strength(subject.reader.model, dial):
             after = measure.adapted_arm(subject, subject.reader, before)
-        measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens)
+        language = write_field_terms(run, split, field.trained) if before.items.field else ""
+        measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
         seconds = before.seconds + choosing_s + after.seconds
         trained = field.trained
         results = {
             "schema": conclude.SCHEMA,
-            **parallel.by_first(lambda: conclude.evidence_part(read_stored(run))),
+            **parallel.by_first(lambda: conclude.evidence_part(run)),
             "model": facts.model_facts(
                 subject.base, subject.reader.model, n_trained(subject.reader.model, settings.method)
             ),
@@ -187,14 +192,17 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
     return corpus, split
 
 
-def choose(subject: Subject, split: Split, planned: Plan, n_steps: int, journal: Journal) -> tuple[float, float]:
+def choose(
+    subject: Subject, split: Split, planned: Plan, trained: Trained, journal: Journal, leaks: Leaks
+) -> tuple[float, float]:
     """(seconds it took, the strength that the adapter is measured at), chosen on the select half."""
-    choosing = planned.evidence.choosing
+    choosing, run = planned.evidence.choosing, subject.run
     if not choosing.strengths:
         return 0.0, 1.0
-    seconds = read_strengths(subject, split.select, choosing, journal.trajectory, n_steps)
+    rows = [e for e in split.train if e.id in trained.bytes_by_item]
+    seconds = read_strengths(subject, split.select, choosing, journal.trajectory, trained.n_steps, rows)
     margin = subject.settings.budget_forgetting
-    found = parallel.by_first(lambda: choose_dial(list(read_jsonl(subject.run.evidence / DIAL)), margin))
+    found = parallel.by_first(lambda: conclude.dial_of(list(read_jsonl(run.evidence / DIAL)), margin, leaks))
     subject.say.say(found["sentence"])
     return seconds, float(found["chosen"])
 
@@ -207,10 +215,21 @@ def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]
 
 def vocabulary_facts(subject: Subject, split: Split) -> dict[str, Json]:
     """How the tokenizer cuts the field and its terms, which are written to terms.jsonl with their definitions."""
-    terms = mined_terms(split.train)
-    write_jsonl(subject.run.terms, map(asdict, terms))
+    mined = mined_terms(split.train)
+    write_jsonl(subject.run.terms, map(asdict, mined))
     field = [e.learned_text for e in split.train]
-    return vocabulary(subject.encoder, field, [t.term for t in terms], [t.text for t in texts()])
+    return vocabulary(subject.encoder, field, [t.term for t in mined], [t.text for t in texts()])
+
+
+def write_field_terms(run: RunFolder, split: Split, trained: Trained) -> str:
+    """The field's terms, and which of them stand in what was trained on, to evidence/terms.jsonl; returns the main
+    language."""
+    examples = (*split.train, *split.select, *split.test)
+    language: str = languages([(e.id, e.learned_text) for e in examples])["main"]
+    found = [one["term"] for one in terms(examples, language)]
+    seen = terms_in([e.learned_text for e in split.train if e.id in trained.bytes_by_item], found)
+    write_jsonl(run.evidence / "terms.jsonl", [{"term": term, "seen": term in seen} for term in found])
+    return language
 
 
 def begin(run: RunFolder, origin: Origin) -> None:

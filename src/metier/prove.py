@@ -10,7 +10,7 @@ from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, facts, measure, planning
 from metier.evidence.measure import Subject
 from metier.evidence.select_half import read_strengths
-from metier.evidence.stored import hashes, read_stored
+from metier.evidence.stored import hashes
 from metier.models.adapters import keep_memory, load_adapter
 from metier.models.device import chosen, placement
 from metier.models.load import BaseModel, load_base
@@ -21,13 +21,15 @@ from metier.progress import Progress, Silent
 from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
-from metier.runs import RunFolder, default_folder, environment, write_json, write_text
+from metier.runs import RunFolder, default_folder, environment, write_json, write_jsonl, write_text
 from metier.settings import Settings, to_toml
 from metier.sources.documents import digest
 from metier.sources.examples import Example
+from metier.sources.language import languages
 from metier.sources.leaks import Leaks
 from metier.sources.read import ReadOptions, read_corpus
 from metier.sources.split import Split, Unit
+from metier.sources.terms import terms
 from metier.training import parallel
 from metier.training.plan import evidence_plan
 
@@ -82,10 +84,12 @@ def prove(
         write_json(run.ledger, corpus.ledger.as_json())
         choosing_s = read_strengths(subject, split.select, evidence.choosing)
         after = measure.adapted_arm(subject, proved, before)
-        measure.write_measured(subject, before, after, split.unit, Leaks())
+        language: str = languages([(e.id, e.learned_text) for e in corpus.examples])["main"]
+        write_jsonl(run.evidence / "terms.jsonl", [{"term": one["term"]} for one in terms(corpus.examples, language)])
+        measure.write_measured(subject, before, after, split.unit, Leaks(), language=language)
         results = {
             "schema": conclude.SCHEMA,
-            **parallel.by_first(lambda: conclude.evidence_part(read_stored(run))),
+            **parallel.by_first(lambda: conclude.evidence_part(run)),
             "model": facts.model_facts(subject.base, proved.model) | {"proved": str(adapter or model)},
             "data": facts.data_facts(corpus, split, 0),
             "cost": {

@@ -52,11 +52,11 @@ class Run:
             RunError: a file of evidence/ is missing, or is not what the run wrote.
         """
         from metier.evidence.conclude import evidence_part
-        from metier.evidence.stored import read_stored, require_unchanged
+        from metier.evidence.stored import require_unchanged
 
         if self.results.get("evidence"):
             require_unchanged(self.folder, self.results["evidence"])
-            write_json(self.folder.results, {**self.results, **evidence_part(read_stored(self.folder))})
+            write_json(self.folder.results, {**self.results, **evidence_part(self.folder)})
             del self.results
 
     @property

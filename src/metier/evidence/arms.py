@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from metier.evidence.score import Items, Record, score_documents, score_field, score_general
+from metier.models.decoding import continue_all
 from metier.models.encoding import Encoded, Encoder
-from metier.models.generate import Answer, continue_all
+from metier.models.generate import Answer
 from metier.models.packing import PackReader
 from metier.progress import Progress
 from metier.runs import RunFolder, write_jsonl

@@ -19,8 +19,8 @@ from metier.evidence.retrieval import Passages
 from metier.evidence.score import Record, Scored, score_documents, score_record
 from metier.evidence.statistics import bits_per_byte
 from metier.models.adapters import disabled
+from metier.models.decoding import continue_all
 from metier.models.encoding import Encoded, Encoder
-from metier.models.generate import continue_all
 from metier.models.packing import PackReader
 from metier.progress import Progress
 from metier.sources.examples import Example

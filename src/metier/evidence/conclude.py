@@ -1,16 +1,24 @@
 """From what was measured to the evidence of results.json; it needs no model, and anyone can do it again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metier.evidence.compared import compared
 from metier.evidence.dial import choose_dial, confirmation
 from metier.evidence.gain import FIELD_SLICE, gain
+from metier.evidence.jargon import jargon
+from metier.evidence.overdone import overdone
+from metier.evidence.passage_view import passage_view
 from metier.evidence.preferences import preferences
 from metier.evidence.retention import retention
-from metier.evidence.stored import Stored
+from metier.evidence.statistics import Record, bits_per_byte
+from metier.evidence.stored import Stored, read_stored
+from metier.evidence.sufficiency import sufficiency
 from metier.evidence.verdict import decide
 from metier.evidence.withheld import ALL_LEAKED, clean_items, leak_reasons, withhold
+from metier.runs import RunFolder
 from metier.sources import general
+from metier.sources.leaks import Leaks
 
 SCHEMA = 1
 NOT_MEASURED = {
@@ -20,19 +28,24 @@ NOT_MEASURED = {
 }
 
 
-def evidence_part(stored: Stored | None) -> dict[str, Any]:
+def evidence_part(run: RunFolder) -> dict[str, Any]:
     """The parts of results.json that follow from evidence/: the verdict and all that it rests on; the verdict alone
-    when nothing was measured."""
+    when nothing was measured.
+
+    Raises:
+        RunError: a file is missing, or does not hold what a run writes.
+    """
+    stored = read_stored(run)
     if stored is None:
         return {"verdict": NOT_MEASURED}
     base, adapted = stored.base, stored.adapted
     clean = tuple(clean_items(arm, stored.leaks) for arm in (base.scores, adapted.scores))
-    found = {"leaks": stored.leaks.as_json()}
+    leaks = {"leaks": stored.leaks.as_json()}
     n_leaked = len(base.scores) - len(clean[0])
     if n_leaked:
-        found["leaks"]["gain_with_leaks"] = gain(base.scores, adapted.scores)
+        leaks["leaks"]["gain_with_leaks"] = gain(base.scores, adapted.scores)
     if not any(record["slice"] == FIELD_SLICE for record in clean[0]):
-        return {"verdict": ALL_LEAKED, **found}
+        return {"verdict": ALL_LEAKED, **leaks}
     gained = gain(*clean)
     retained = retention(
         base.scores,
@@ -45,18 +58,83 @@ def evidence_part(stored: Stored | None) -> dict[str, Any]:
     )
     retained = withhold(retained, stored.leaks, stored.general_items())
     verdict = decide(gained, retained, stored.facts.unit)
+    further = {
+        **_dial(stored, gained, retained),
+        **_sufficiency(stored),
+        **_jargon(stored),
+        **_overdone(stored, retained),
+        **_inside(stored),
+        **compared(run, {leak.id for leak in stored.leaks.held_out}),
+    }
     return {
         "verdict": {**verdict, "reasons": [*leak_reasons(stored.leaks, n_leaked), *verdict["reasons"]]},
         "gain": {**gained, "foretold_relative_detectable": stored.facts.foretold},
         "retention": {"pack": f"general pack, version {general.VERSION}", **retained},
         **({"preferences": preferences(*stored.preferences)} if stored.preferences[0] else {}),
-        **found,
-        **({"dial": _dial(stored, gained, retained)} if stored.dial else {}),
+        **leaks,
+        **further,
         "samples": stored.samples,
     }
 
 
+def dial_of(records: Sequence[Record], margin: float, leaks: Leaks) -> dict[str, Any]:
+    """What is chosen on the select half, without items whose text was trained on."""
+    leaked = {leak.id for leak in (*leaks.held_out, *leaks.general, *leaks.replay)}
+    return choose_dial([record for record in records if record["item"] not in leaked], margin)
+
+
 def _dial(stored: Stored, gained: Mapping[str, Any], retained: Mapping[str, Any]) -> dict[str, Any]:
     """What was chosen on the select half, and what became of it on the test half."""
-    chosen = choose_dial(stored.dial, stored.facts.margin)
-    return {**chosen, "confirmation": confirmation(chosen, gained, retained)}
+    if not stored.dial:
+        return {}
+    chosen = dial_of(stored.dial, stored.facts.margin, stored.leaks)
+    measured_there = chosen["chosen"] == stored.facts.dial
+    return {"dial": {**chosen, **({"confirmation": confirmation(chosen, gained, retained)} if measured_there else {})}}
+
+
+def _sufficiency(stored: Stored) -> dict[str, Any]:
+    if not stored.trajectory:
+        return {}
+    records = clean_items(stored.trajectory, stored.leaks)
+    trained = max(int(record["tokens_seen"]) for record in records)
+    return {"sufficiency": sufficiency(records, trained, stored.facts.available)}
+
+
+def _jargon(stored: Stored) -> dict[str, Any]:
+    if not stored.passages or not stored.base.tokens:
+        return {}
+    names = [record["term"] for record in stored.terms]
+    known = all("seen" in record for record in stored.terms)
+    seen = {record["term"] for record in stored.terms if record["seen"]} if known else None
+    arms = stored.base.tokens, stored.adapted.tokens
+    return {"jargon": jargon(stored.passages, *arms, names, seen, stored.facts.language)}
+
+
+def _overdone(stored: Stored, retained: Mapping[str, Any]) -> dict[str, Any]:
+    if not stored.dial:
+        return {}
+    repetition = next((one for one in retained["slices"] if one["name"] == "answers/repetition"), None)
+    return {"overdone": overdone(stored.dial, train_bits=_train_bits(stored), repetition=repetition)}
+
+
+def _train_bits(stored: Stored) -> dict[str, float] | None:
+    """Bits per byte of rows that were trained on, and of held-out ones, before and after."""
+    last = max(record["step"] for record in stored.dial)
+    of = {
+        "train": [r for r in stored.trained if r["arm"] == "adapted"],
+        "train_base": [r for r in stored.trained if r["arm"] == "base"],
+        "held_out": [r for r in stored.dial if _is_field(r) and r["step"] == last and r["alpha"] == 1],
+        "held_out_base": [r for r in stored.dial if _is_field(r) and r["alpha"] == 0],
+    }
+    return {name: bits_per_byte(records) for name, records in of.items()} if all(of.values()) else None
+
+
+def _is_field(record: Record) -> bool:
+    return bool(record["slice"] == FIELD_SLICE)
+
+
+def _inside(stored: Stored) -> dict[str, Any]:
+    passages = passage_view(stored.passages, stored.base.tokens, stored.adapted.tokens) if stored.passages else []
+    if not passages and not stored.layers:
+        return {}
+    return {"inside": {"passages": passages, "layers": stored.layers}}

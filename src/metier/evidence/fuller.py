@@ -1,7 +1,7 @@
 """What `--evidence full` adds: the cheaper arms, the controls, the model from scratch; each written to evidence/ as
 score records, and concluded from these without a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metier.errors import DataError
@@ -155,7 +155,7 @@ def _measure_controls(
         controls.PLACEBO: lambda: placebo,
         controls.SHUFFLED: lambda: shuffled_words(train, settings.seed),
     }
-    records: list[Record] = []
+    records: list[Mapping[str, Json]] = []
     for name in limits.controls:
         reader = _fresh_reader(subject)
         _train(subject, f"control: {name}", reader, texts[name](), adapted.replay, planned_steps)

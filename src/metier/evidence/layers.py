@@ -61,7 +61,7 @@ def _states(reader: PackReader, read: Callable[[], object]) -> list[Tensor]:
 
 
 @contextmanager
-def _heard(layers: Sequence[nn.Module], states: list[Tensor]) -> Iterator[None]:
+def _heard(layers: nn.ModuleList, states: list[Tensor]) -> Iterator[None]:
     def hear(_: nn.Module, __: Any, out: Any) -> None:
         states.append((out[0] if isinstance(out, tuple) else out)[0].float().cpu())
 

@@ -353,13 +353,20 @@ def probe_judge(subject: Subject, select: Sequence[Example]) -> Judge | None:
 
 
 def write_measured(
-    subject: Subject, before: Before, after: After, unit: Unit, leaks: Leaks, dial: float = 1.0, available: int = 0
+    subject: Subject,
+    before: Before,
+    after: After,
+    unit: Unit,
+    leaks: Leaks,
+    dial: float = 1.0,
+    available: int = 0,
+    language: str = "en",
 ) -> None:
     """What the evidence is concluded from, beside the records that both arms have written; nothing where nothing was
-    measured. dial, available: as in `stored.Facts`."""
+    measured. dial, available, language: as in `stored.Facts`."""
     if before.items.field:
         write_jsonl(subject.run.evidence / "samples.jsonl", _samples(before, after))
-        facts = Facts(unit, subject.settings.budget_forgetting, before.foretold, dial, available)
+        facts = Facts(unit, subject.settings.budget_forgetting, before.foretold, dial, available, language)
         write_facts(subject.run, facts, leaks)
 
 

@@ -3,6 +3,7 @@ strengths of the adapter and at several moments of its training; no claim is mad
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from metier.evidence.gain import FIELD_SLICE
 from metier.evidence.measure import Subject, kept_answers, read_alike, subset
@@ -15,7 +16,7 @@ from metier.sources.examples import Example
 from metier.training.plan import Choosing
 from metier.training.trajectory import Trajectory, standing_at
 
-DIAL, WAY = "dial.jsonl", "trajectory.jsonl"
+DIAL, WAY, TRAINED = "dial.jsonl", "trajectory.jsonl", "trained.jsonl"
 
 
 def has_dial(settings: Settings) -> bool:
@@ -29,12 +30,14 @@ def read_strengths(
     planned: Choosing,
     trajectory: Trajectory | None = None,
     n_steps: int = 0,
+    trained: Sequence[Example] = (),
 ) -> float:
-    """Write evidence/dial.jsonl and evidence/trajectory.jsonl; return the seconds it took.
+    """Write evidence/dial.jsonl, trajectory.jsonl and trained.jsonl; return the seconds it took.
 
     dial: score records with `step` and `alpha`, the strength; the base has alpha 0 and the step of the last weights.
     trajectory: score records of the field with `tokens_seen`, the field's tokens that had been trained on by then; not
-    there for an adapter that was trained elsewhere.
+    there for an adapter that was trained elsewhere. trained: records of some rows that were trained on, by `arm`, for
+    the gap between these and what was held out.
     """
     started = time.monotonic()
     if not planned.strengths:
@@ -61,13 +64,28 @@ def read_strengths(
     for step, weights in points:
         subject.say.advance(done)
         with standing_at(subject.reader.model, weights()):
-            way += _of(_read(subject, items, general_too=False), tokens_seen=seen[step])
+            found = _read(subject, items, general_too=step == points[-1][0])
+        way += _of(_field(found), tokens_seen=seen[step])
         done += 1
+    if points:
+        dial += _of(found, step=points[-1][0], alpha=1.0)
+    if trained:
+        write_jsonl(subject.run.evidence / TRAINED, _trained(subject, subset(trained, planned.field_items, 0)))
     subject.say.end()
     write_jsonl(subject.run.evidence / DIAL, dial)
     if trajectory:
         write_jsonl(subject.run.evidence / WAY, sorted(way, key=lambda record: int(str(record["tokens_seen"]))))
     return time.monotonic() - started
+
+
+def _trained(subject: Subject, rows: Sequence[Example]) -> list[Record]:
+    found: list[Record] = []
+    for arm, encoder in (("base", subject.encoder), ("adapted", subject.adapted_encoder)):
+        items = encode_items(encoder, rows, (), (), (), ())
+        with disabled(subject.reader.model) if arm == "base" else nullcontext():
+            records, _ = score_field(subject.reader, items, subject.settings.pack_tokens, lambda _: None)
+        found += [{"arm": arm, **record} for record in records]
+    return found
 
 
 def tokens_seen(run: RunFolder) -> dict[int, int]:

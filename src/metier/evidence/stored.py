@@ -24,6 +24,7 @@ class Facts:
     foretold       share of the base's bits: the smallest gain that the set was expected to show
     dial           the strength at which the adapted model was measured
     available      tokens of the field that there were to train on, read once
+    language       the main one of the field
     """
 
     unit: Unit
@@ -31,6 +32,7 @@ class Facts:
     foretold: float | None
     dial: float = 1.0
     available: int = 0
+    language: str = "en"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class StoredArm:
 
 @dataclass(frozen=True)
 class Stored:
-    """All that was measured in one run. dial and trajectory: as `strengths.read_strengths` writes them."""
+    """All that was measured in one run. dial, trajectory, trained: as `select_half.read_strengths` writes them."""
 
     facts: Facts
     base: StoredArm
@@ -56,7 +58,9 @@ class Stored:
     samples: Records
     dial: Records = field(default_factory=list)
     trajectory: Records = field(default_factory=list)
-    terms: Records = field(default_factory=list)
+    trained: Records = field(default_factory=list)
+    terms: Records = field(default_factory=list)  # of the field; `seen` where it is known what was trained on
+    layers: Records = field(default_factory=list)  # as `layers.layer_changes`
 
     def general_items(self) -> set[str]:
         """The ids of the general items that were measured."""
@@ -81,7 +85,7 @@ def read_stored(run: RunFolder) -> Stored | None:
         leaks = _leaks(facts.pop("leaks"))
         arms = [StoredArm(*(_records(run, f"{kind}-{arm}") for kind in _KINDS)) for arm in ARMS]
         preferences = (_records(run, "preferences-base"), _records(run, "preferences-adapted"))
-        others = {name: _records(run, name) for name in ("passages", "samples", "dial", "trajectory", "terms")}
+        others = {name: _records(run, name) for name in _OTHERS}
         return Stored(Facts(**facts), arms[0], arms[1], preferences, leaks=leaks, **others)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
@@ -89,6 +93,7 @@ def read_stored(run: RunFolder) -> Stored | None:
         ) from None
 
 
+_OTHERS = ("passages", "samples", "dial", "trajectory", "trained", "terms", "layers")
 _KINDS = ("scores", "choices", "answers", "tokens")
 
 

@@ -1,7 +1,7 @@
 """The likeliest continuation of many prompts at once, token by token.
 
-A loop of our own, for what it leaves out: keys and values have room for all tokens from the start (grown by joining, they
-are copied whole at every token), and rows that have ended leave the batch.
+A loop of our own, for what it leaves out: keys and values have room for all tokens from the start (grown by joining,
+they are copied whole at every token), and rows that have ended leave the batch.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from metier.models.encoding import Encoder
 DROP_SHARE = 0.75  # of the rows: when fewer still run, the others are dropped, which copies what is kept
 
 
-class _Room(DynamicLayer):
+class _Room(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer, with room for `n_tokens` of every row."""
 
     def __init__(self, n_tokens: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.n_tokens, self.length = n_tokens, 0
         self._room: list[Tensor] = []
 
