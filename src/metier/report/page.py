@@ -8,14 +8,34 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from metier.errors import RunError
 from metier.evidence.statistics import POWER
 from metier.evidence.verdict import SMALLEST_GAIN
 from metier.report import figures, outcome, process
+from metier.report.cheaper import cheaper_panel
+from metier.report.controls import controls_panel
+from metier.report.dial import dial_panel
+from metier.report.inside import inside_panel
+from metier.report.jargon import jargon_panel
+from metier.report.overdone import overdone_panel
+from metier.report.scratch import scratch_panel
+from metier.report.sufficiency import sufficiency_panel
 from metier.runs import Json, RunFolder, read_json, read_jsonl, write_text
+
+PANELS = {
+    "dial": ("dial", dial_panel),
+    "sufficiency": ("sufficiency", sufficiency_panel),
+    "jargon": ("jargon", jargon_panel),
+    "cheaper": ("arms", cheaper_panel),
+    "controls": ("controls", controls_panel),
+    "scratch": ("scratch", scratch_panel),
+    "overdone": ("overdone", overdone_panel),
+    "inside": ("inside", inside_panel),
+}
+"""Fragment of the page in panels/ → its part of results.json, and what makes the one from the other."""
 
 # Control characters and lone surrogates have no place in HTML (or in UTF-8); a model can write any of them.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -50,6 +70,7 @@ def _page(run: RunFolder) -> str:
         "curve": process.curve_panel(_metrics(run.metrics)),
         "gain": outcome.gain_panel(results.get("gain"), (results.get("data") or {}).get("held_out_unit", "document")),
         "retention": outcome.retention_panel(results.get("retention")),
+        **{name: panel(results.get(part)) for name, (part, panel) in PANELS.items()},
         "samples": process.samples_panel(samples),
         "samples_sentence": process.samples_sentence(samples),
         "smallest_gain": figures.percent(SMALLEST_GAIN),
@@ -60,10 +81,15 @@ def _page(run: RunFolder) -> str:
         "environment": process.flat_rows(environment),
         "run_name": printable(run.path.resolve().name),
     }
-    package = resources.files("metier.report")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    style = Markup(package.joinpath("page.css").read_text(encoding="utf-8"))
-    return page.from_string(package.joinpath("page.html").read_text(encoding="utf-8")).render(style=style, **context)
+    page = Environment(
+        loader=PackageLoader("metier.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = Markup(resources.files("metier.report").joinpath("page.css").read_text(encoding="utf-8"))
+    return page.get_template("page.html").render(style=style, panels=list(PANELS), **context)
 
 
 def _facts(run: RunFolder, results: Mapping[str, Json]) -> list[tuple[str, str]]:
