@@ -35,7 +35,15 @@ class Told(Silent):
 @contextmanager
 def small_pack(**n_items: int) -> Iterator[pytest.MonkeyPatch]:
     """A general pack of the first few items of each kind; the number of threads is what it was afterwards."""
-    wanted = {"texts": 6, "choices": 10, "measured_requests": 8, "replay_requests": 8, **n_items}
+    wanted = {
+        "measured_texts": 6,
+        "probe_texts": 6,
+        "probe_requests": 4,
+        "choices": 10,
+        "measured_requests": 8,
+        "replay_requests": 8,
+        **n_items,
+    }
     cut = {name: getattr(general, name)()[:n] for name, n in wanted.items()}
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:

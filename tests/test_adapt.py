@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from metier.models.encoding import Encoder
 from metier.models.load import load_base
 from metier.models.packing import PackReader
 from metier.results import Run
-from metier.runs import RunFolder, default_folder, read_json, read_jsonl
+from metier.runs import RunFolder, default_folder, read_json, read_jsonl, write_json
 from metier.settings import Settings, from_toml
 from metier.sources import general
 from metier.sources.examples import Example
@@ -91,6 +92,10 @@ def assert_stopped_after(path: Path, n_tokens: int) -> None:
 def test_the_run_folder_is_complete(finished: Run) -> None:
     names = {str(p.relative_to(finished.path)) for p in finished.path.rglob("*") if p.is_file()}
     arms = {f"evidence/{kind}-{arm}.jsonl" for kind in ("scores", "choices", "answers") for arm in ("base", "adapted")}
+    arms |= {
+        f"evidence/{name}"
+        for name in ("dial.jsonl", "trajectory.jsonl", "trained.jsonl", "layers.jsonl", "terms.jsonl")
+    }
     expected = {
         "config.toml",
         "plan.json",
@@ -217,7 +222,7 @@ def test_the_windows_of_a_text_that_the_budget_did_not_reach_count_as_read_only(
     ledger.add_file(FileRead("a.txt", "ok", "", len(text), len(text), 1))
     ledger.add("a.txt", len(text), 0, len(text))
     trained = Trained(windows={("a.txt", 0): first.n_bytes})
-    nothing = Before(encode_items(encoder, [], [], [], [], []), Arm([], [], []), [], (), (), [], None, 0.0)
+    nothing = Before(encode_items(encoder, [], [], [], [], []), Arm([], [], [], []), [], (), (), [], None, 0.0, 0.0)
     settle(ledger, Split([example], [], [], "document", 0), Training(trained, {}, frozenset(), []), nothing, encoder)
     counts = ledger.as_json()["bytes"]
     assert counts["trained"] == first.n_bytes
@@ -232,6 +237,58 @@ def test_both_arms_hold_the_same_items_in_the_same_order(finished: Run) -> None:
         assert [(r["item"], r.get("slice")) for r in base] == [(r["item"], r.get("slice")) for r in adapted]
         assert len(base) > 5
         assert base != adapted
+
+
+def test_choices_are_made_on_the_select_half_and_claims_on_the_test_half(finished: Run) -> None:
+    split = read_json(finished.path / "splits.json")
+    dial = list(read_jsonl(finished.path / "evidence" / "dial.jsonl"))
+    of_field = {r["item"] for r in dial if r["slice"] == "field"}
+    assert of_field
+    assert of_field <= set(split["select"])
+    last = finished.results["training"]["steps"]
+    assert {(r["step"], r["alpha"]) for r in dial} == {*((last, a) for a in (0, 0.5, 1, 1.25)), (last // 2, 1)}
+    measured = {t.id for t in general.measured_texts()} | {r.id for r in general.measured_requests()}
+    assert not measured & {r["item"] for r in dial}
+    way = list(read_jsonl(finished.path / "evidence" / "trajectory.jsonl"))
+    assert len({r["tokens_seen"] for r in way}) == 5
+    assert max(r["tokens_seen"] for r in way) == sum(
+        s["tokens"] - s["replay_tokens"] for s in read_jsonl(finished.path / "metrics.jsonl")
+    )
+    assert not (finished.path / "trajectory").exists()
+    assert {"dial", "sufficiency", "jargon", "overdone", "inside"} <= set(finished.results)
+    assert all(finished.results[part]["sentence"] for part in ("dial", "sufficiency", "jargon", "overdone"))
+
+
+def test_the_verdict_is_concluded_again_from_the_evidence_without_any_model(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Run(shutil.copytree(finished.path, tmp_path / "copy"))
+    shutil.rmtree(copy.path / "adapter")
+    before = read_json(copy.folder.results)
+    write_json(copy.folder.results, {name: part for name, part in before.items() if name != "verdict"} | {"gain": {}})
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    copy.conclude()
+    assert read_json(copy.folder.results) == before
+
+
+def test_a_score_that_was_changed_by_hand_is_not_concluded_from(finished: Run, tmp_path: Path) -> None:
+    copy = Run(shutil.copytree(finished.path, tmp_path / "copy"))
+    scores = copy.folder.evidence / "scores-adapted.jsonl"
+    scores.write_text(scores.read_text().replace('"nll": ', '"nll": 0', 1))
+    with pytest.raises(RunError, match=r"scores-adapted\.jsonl is not what the run wrote"):
+        copy.conclude()
+    scores.unlink()
+    with pytest.raises(RunError, match=r"scores-adapted\.jsonl is not what the run wrote"):
+        copy.conclude()
+
+
+def test_the_strength_that_was_chosen_is_the_one_that_is_measured_and_talked_to(finished: Run, tmp_path: Path) -> None:
+    assert finished.dial == finished.results["dial"]["chosen"]
+    assert read_json(finished.path / "evidence" / "facts.json")["dial"] == finished.dial
+    copy = Run(shutil.copytree(finished.path, tmp_path / "copy"))
+    write_json(copy.folder.results, {**finished.results, "dial": {"chosen": 0.0}})
+    request = "What is the 3. term?"
+    assert copy.model().generate(request, 12) == copy.model().generate(request, 12, adapted=False)
 
 
 def test_the_config_is_the_resolved_settings(finished: Run, rows: Path, model: Path) -> None:
