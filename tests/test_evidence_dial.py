@@ -258,6 +258,16 @@ def test_holm_asks_more_of_several_slices_that_are_each_barely_within(sim: Modul
     assert feasible(thrice, {"a": p_is_4_percent, "b": 1.0, "c": 1.0})[at]
 
 
+def test_the_users_own_texts_are_general_text_where_there_are_no_others(sim: ModuleType) -> None:
+    records = sim.documents(sim.Truth(), 40, seed=1)
+    letters = [{**r, "slice": "text/letters"} if r["slice"].startswith("text/") else r for r in records]
+    more = [{**r, "item": f"own {r['item']}", "document": f"own {r['item']}"} for r in letters if "text" in r["slice"]]
+    assert chosen_from(letters)["n_general_documents"] == 40
+    both = chosen_from(records + more)
+    assert both["n_general_documents"] == 40
+    assert set(both["at_full"]["slices"]) >= {"text", "text/news", "text/letters", "chat/own answers"}
+
+
 # bad input -----------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +276,7 @@ def test_too_little_to_draw_a_curve_leaves_full_strength_undecided(sim: ModuleTy
     few = [r for r in records if int(r["item"].split("-")[1]) < 9]
     kinds = {
         "2 of at least 3 strengths were measured": [r for r in records if r["alpha"] in (0, 0.5, 1)],
+        "full strength was not measured": [r for r in records if r["alpha"] != 1],
         "9 of at least 10 documents of the field were measured": few,
         "general text was not scored": [r for r in records if not r["slice"].startswith("text/")],
         "the held-out field was not scored": [r for r in records if r["slice"] != "field"],
