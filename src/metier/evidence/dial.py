@@ -61,6 +61,8 @@ def _shortage(strengths: Strengths, gained: Change, forgot: Change) -> str | Non
     """Why no curve is drawn."""
     if (n := len(strengths.last)) < MIN_STRENGTHS:
         return f"{n} of at least {MIN_STRENGTHS} strengths were measured"
+    if AS_TRAINED not in {point.alpha for point in strengths.last}:
+        return "full strength was not measured"
     for name, change in (("the field", gained), ("general text", forgot)):
         if change.n_documents < MIN_DOCUMENTS:
             return f"{change.n_documents} of at least {MIN_DOCUMENTS} documents of {name} were measured"

@@ -11,7 +11,8 @@
    bound that is wide for want of texts says nothing against the adapter, and nothing for it; half, because a measured
    loss just within the margin is beyond it in truth half of the time.
 4. Where no strength is feasible: the measured one that loses least, in margins, among those that surely gain.
-5. Without a sure gain: strength 1, as trained, undecided.
+5. Without a sure gain: strength 1, as trained, undecided. Sure is the lower end of the 95 % interval, as in gain.py:
+   the largest of many strengths is above a one-sided bound by chance in 7 % of runs.
 
 Where what is allowed has less than 60 % of the largest gain of all, the frontier is called too poor.
 """
@@ -25,6 +26,7 @@ from scipy import stats
 
 from metier.evidence.frontier import Frontier
 from metier.evidence.statistics import ERROR, Floats
+from metier.evidence.strengths import quantile
 from metier.evidence.verdict import SMALLEST_GAIN
 
 AS_TRAINED = 1.0
@@ -57,7 +59,7 @@ def choose(frontier: Frontier, margins: Mapping[str, float], sure: Mask) -> Choi
     """margins: bits per byte by slice. sure: (grid,), from `feasible`."""
     gain = frontier.gain
     top = int(gain.values.argmax())
-    if gain.lower[top] <= 0:
+    if gain.values[top] <= quantile(gain.df, ERROR / 2) * gain.se[top]:
         too_small = gain.upper[top] < SMALLEST_GAIN * frontier.gained.base
         return Choice(AS_TRAINED, False, "no gain" if too_small else "undecided")
     losses = [frontier.slices[name].values / margin for name, margin in margins.items()]
