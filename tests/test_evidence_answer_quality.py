@@ -42,8 +42,8 @@ def record(arm: str, item: int, answer: str, reference: str = "red skin") -> dic
 
 
 def test_arms_are_compared_question_by_question() -> None:
-    base = [record("base", i, "red skin" if i < 2 else "no") for i in range(8)]
-    adapted = [record("adapted", i, "red skin" if i != 0 else "no") for i in range(8)]
+    base = [record("base", i, "red skin" if i < 2 else "my") for i in range(8)]
+    adapted = [record("adapted", i, "red skin" if i != 0 else "my") for i in range(8)]
     found = answer_quality([*base, *reversed(adapted)], "base")
     of_base, of_adapted = found["arms"]
     assert (of_base["name"], of_base["exact"], of_base["exact_p"], of_base["f1_diff"]) == ("base", 0.25, 1.0, 0.0)

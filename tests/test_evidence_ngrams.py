@@ -35,6 +35,7 @@ def test_discounts_are_those_of_the_counts_of_counts() -> None:
     counts = np.asarray([1, 1, 1, 1, 2, 2, 3, 4])
     assert ngrams._discounts(counts) == pytest.approx((1 - 2 * 0.5 * 2 / 4, 2 - 3 * 0.5 * 1 / 2, 3 - 4 * 0.5 * 1 / 1))
     assert ngrams._discounts(np.asarray([1, 1, 2])) == ngrams.WITHOUT_COUNTS
+    assert ngrams._discounts(np.asarray([1, 2, 3, 3, 3, 4])) == ngrams.WITHOUT_COUNTS  # 2 - 3 (1 / 3) 3 is negative
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
@@ -55,8 +56,8 @@ def test_what_was_read_is_foretold_better_than_by_a_uniform_guess_and_better_the
 
 
 def test_a_token_says_how_much_of_its_context_the_training_text_holds() -> None:
-    model = counted((0, 1, 2, 3, 1), order=4)
-    assert model.foretell(document((0, 1, 2, 1, 3, 2))).matched.tolist() == [1, 2, 3, 1, 0]
+    model = counted((0, 1, 2, 3, 1), order=4, vocabulary=5)
+    assert model.foretell(document((0, 1, 2, 1, 4, 2))).matched.tolist() == [1, 2, 3, 1, 0]
 
 
 def test_tokens_without_loss_are_context_and_are_not_counted() -> None:

@@ -124,11 +124,11 @@ def test_a_system_turn_stays_first(encoder: Encoder) -> None:
 
 
 def test_what_does_not_fit_the_window_is_left_out_before_the_query_is_touched() -> None:
-    small = Encoder(tiny_tokenizer(), 120)
+    small = Encoder(tiny_tokenizer(), 150)
     (query,) = queries_of([text("t", "one two three four five six seven eight")], "text", 1, 0, small)
-    passages = tuple(f"{word} " * 30 for word in ("far", "near"))
+    passages = ("far " * 40, "near " * 8)
     document = encode_query(query, Context("", (text("e"), text("e")), passages), small)
-    assert len(document.ids) <= 120
+    assert len(document.ids) <= 150
     found = str(small.tokenizer.decode(document.ids))
     assert "near near" in found
     assert "far far" not in found

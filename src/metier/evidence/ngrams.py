@@ -139,8 +139,8 @@ def _discounts(counts: Ints) -> tuple[float, float, float]:
     if not (n1 and n2 and n3):
         return WITHOUT_COUNTS
     y = n1 / (n1 + 2 * n2)
-    once, twice, more = 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3
-    return min(1.0, max(0.0, once)), min(2.0, max(0.0, twice)), min(3.0, max(0.0, more))
+    found = 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3
+    return found if min(found) > 0 else WITHOUT_COUNTS  # without a discount nothing is left for what was never seen
 
 
 def _discount_of(counts: Ints, discounts: tuple[float, float, float]) -> Floats:

@@ -52,7 +52,8 @@ class Passages:
 
     def top_passages(self, query: str, k: int) -> list[Passage]:
         """The k best, the best first; fewer where no more share a word with the query."""
-        scores = self._index.get_scores(_words(query))
+        words = _words(query)
+        scores = self._index.get_scores(words) if words else []
         order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
         return [self.passages[i] for i in order[:k] if scores[i] > 0]
 
