@@ -227,12 +227,11 @@ JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 def small_pack(patch: pytest.MonkeyPatch) -> None:
     """A general pack of a few items."""
-    texts, choices = general.texts()[:6], general.choices()[:10]
-    measured, replay = general.measured_requests()[:8], general.replay_requests()[:8]
-    patch.setattr(general, "texts", lambda: texts)
-    patch.setattr(general, "choices", lambda: choices)
-    patch.setattr(general, "measured_requests", lambda: measured)
-    patch.setattr(general, "replay_requests", lambda: replay)
+    wanted = {"measured_texts": 6, "probe_texts": 6, "probe_requests": 4, "choices": 10}
+    wanted |= {"measured_requests": 8, "replay_requests": 8}
+    for name, n in wanted.items():
+        items = getattr(general, name)()[:n]
+        patch.setattr(general, name, lambda items=items: items)
 
 
 def hindered(kind: str) -> None:

@@ -136,17 +136,13 @@ def test_a_nat_of_divergence_buys_half_of_what_it_bought(sim: ModuleType) -> Non
     assert drift(None, wasteful)["fired"] is None
 
 
-def test_training_text_is_known_far_better_than_other_text() -> None:
-    base = {"train_base": 1.0, "held_out_base": 1.0, "held_out": 0.8}
-    assert memorising({**base, "train": 0.6}, None)["fired"] is True
-    assert memorising({**base, "train": 0.75}, None)["fired"] is False
-
-
-def test_training_text_that_was_easier_before_is_no_sign_of_memory() -> None:
-    easy = {"train": 0.6, "held_out": 0.8, "train_base": 0.8, "held_out_base": 1.0}
-    one = memorising(easy, None)
-    assert (one["fired"], one["figure"]) == (False, pytest.approx(0.05))
-    assert memorising({"train": 0.6, "held_out": 0.8}, None)["figure"] == pytest.approx(0.25)
+def test_training_text_that_surely_gained_far_more_than_other_text_is_memorised() -> None:
+    surely, perhaps = {"value": 0.2, "lower": 0.15}, {"value": 0.2, "lower": 0.05}
+    one = memorising(surely, None)
+    assert (one["fired"], one["figure"]) == (True, 0.2)
+    assert "at least 15 %" in one["sentence"]
+    assert memorising(perhaps, None)["fired"] is False
+    assert memorising({"value": 0.2, "lower": None}, None)["fired"] is False
 
 
 def test_training_text_that_can_be_recited_is_memorised() -> None:
@@ -154,7 +150,7 @@ def test_training_text_that_can_be_recited_is_memorised() -> None:
     one = memorising(None, recited)
     assert (one["fired"], one["figure"], one["threshold"]) == (True, 0.02, 0.01)
     assert memorising(None, {**recited, "continued_verbatim": 4})["fired"] is False
-    assert memorising({"train": 0.8, "held_out": 0.8}, recited)["fired"] is True
+    assert memorising({"value": 0.0, "lower": -0.1}, recited)["fired"] is True
     assert memorising(None, {**recited, "n_prefixes": 0})["fired"] is None
     assert memorising(None, None)["fired"] is None
 

@@ -38,7 +38,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("room")
     save_tiny(folder / "model")
     write_rows(folder / "valves.jsonl", valves(60))
-    with small_pack(texts=4, choices=6, measured_requests=4, replay_requests=4) as patch:
+    with small_pack(measured_texts=4, probe_texts=4, choices=6, measured_requests=4, replay_requests=4) as patch:
         patch.chdir(folder)
         patch.setattr(measure, "ANSWER_TOKENS", 8)
         yield folder

@@ -42,7 +42,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "notes" / f"{i}.txt").write_text(PROSE.format(i=i))
     talks: list[dict[str, object]] = [{"question": f"Greet guest {i}.", "answer": f"Good day, {i}."} for i in range(20)]
     write_rows(folder / "talks.jsonl", talks)
-    with small_pack(texts=4, choices=6, measured_requests=4, replay_requests=4) as patch:
+    with small_pack(measured_texts=4, probe_texts=4, choices=6, measured_requests=4, replay_requests=4) as patch:
         patch.chdir(folder)
         patch.setattr(measure, "ANSWER_TOKENS", 8)
         patch.setenv("METIER_CACHE", str(folder / "cache"))

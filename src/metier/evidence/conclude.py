@@ -1,7 +1,10 @@
 """From what was measured to the evidence of results.json; it needs no model, and anyone can do it again."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from scipy import stats
 
 from metier.evidence.compared import compared
 from metier.evidence.dial import choose_dial, confirmation
@@ -11,7 +14,7 @@ from metier.evidence.overdone import overdone
 from metier.evidence.passage_view import passage_view
 from metier.evidence.preferences import preferences
 from metier.evidence.retention import retention
-from metier.evidence.statistics import Record, bits_per_byte
+from metier.evidence.statistics import ERROR, Record, paired_scores, relative_difference
 from metier.evidence.stored import Stored, read_stored
 from metier.evidence.sufficiency import sufficiency
 from metier.evidence.verdict import decide
@@ -67,7 +70,11 @@ def evidence_part(run: RunFolder) -> dict[str, Any]:
         **compared(run, {leak.id for leak in stored.leaks.held_out}),
     }
     return {
-        "verdict": {**verdict, "reasons": [*leak_reasons(stored.leaks, n_leaked), *verdict["reasons"]]},
+        "verdict": {
+            **verdict,
+            "sentence": verdict["sentence"] + said_further(verdict["decision"], further),
+            "reasons": [*leak_reasons(stored.leaks, n_leaked), *verdict["reasons"]],
+        },
         "gain": {**gained, "foretold_relative_detectable": stored.facts.foretold},
         "retention": {"pack": f"general pack, version {general.VERSION}", **retained},
         **({"preferences": preferences(*stored.preferences)} if stored.preferences[0] else {}),
@@ -75,6 +82,27 @@ def evidence_part(run: RunFolder) -> dict[str, Any]:
         **further,
         "samples": stored.samples,
     }
+
+
+def said_further(decision: str, further: Mapping[str, Any]) -> str:
+    """What the one who decides should hear besides: at which strength, whether more text pays, what would do as well,
+    whether it was overdone."""
+    said = []
+    dial = further.get("dial")
+    if decision == "adapted" and dial and dial["decided"] and dial["kept_gain"] is not None:
+        said.append(
+            f"Recommended strength {dial['chosen']:.2g}: it keeps {dial['kept_gain']:.0%} of the gain.".replace(
+                "%", " %"
+            )
+        )
+    sufficiency = further.get("sufficiency")
+    if sufficiency and sufficiency["decision"] in ("more_data_pays", "enough"):
+        said.append(sufficiency["sentence"])
+    if (arms := further.get("arms")) and arms["recommended"]:
+        said.append(arms["sentence"])
+    if (overdone := further.get("overdone")) and overdone["level"] == "red":
+        said.append(overdone["sentence"])
+    return "".join(f" {sentence}" for sentence in said)
 
 
 def dial_of(records: Sequence[Record], margin: float, leaks: Leaks) -> dict[str, Any]:
@@ -114,19 +142,26 @@ def _overdone(stored: Stored, retained: Mapping[str, Any]) -> dict[str, Any]:
     if not stored.dial:
         return {}
     repetition = next((one for one in retained["slices"] if one["name"] == "answers/repetition"), None)
-    return {"overdone": overdone(stored.dial, train_bits=_train_bits(stored), repetition=repetition)}
+    return {"overdone": overdone(stored.dial, train_gap=_train_gap(stored), repetition=repetition)}
 
 
-def _train_bits(stored: Stored) -> dict[str, float] | None:
-    """Bits per byte of rows that were trained on, and of held-out ones, before and after."""
+def _train_gap(stored: Stored) -> dict[str, float | None] | None:
+    """What rows that were trained on gained more than held-out ones: two independent samples."""
     last = max(record["step"] for record in stored.dial)
-    of = {
-        "train": [r for r in stored.trained if r["arm"] == "adapted"],
-        "train_base": [r for r in stored.trained if r["arm"] == "base"],
-        "held_out": [r for r in stored.dial if _is_field(r) and r["step"] == last and r["alpha"] == 1],
-        "held_out_base": [r for r in stored.dial if _is_field(r) and r["alpha"] == 0],
-    }
-    return {name: bits_per_byte(records) for name, records in of.items()} if all(of.values()) else None
+    of_field = [record for record in stored.dial if _is_field(record) and record["step"] == last]
+    arms = [[r for r in of_field if r["alpha"] == alpha] for alpha in (0, 1)]
+    trained = [[r for r in stored.trained if r["arm"] == arm] for arm in ("base", "adapted")]
+    if not all((*arms, *trained)):
+        return None
+    there, here = (relative_difference(paired_scores(*both)) for both in (trained, arms))
+    value = there.value - here.value
+    if there.se is None or here.se is None or there.df is None or here.df is None:
+        return {"value": value, "lower": None}
+    return {"value": value, "lower": value - _t(min(there.df, here.df)) * math.hypot(there.se, here.se)}
+
+
+def _t(df: float) -> float:
+    return float(stats.t.ppf(1 - ERROR, df))
 
 
 def _is_field(record: Record) -> bool:

@@ -11,6 +11,7 @@ from metier.evidence.gain import FIELD_SLICE
 from metier.evidence.retention import ALL_TEXT
 from metier.evidence.statistics import ERROR, Floats
 from metier.evidence.strengths import Change, Point, Strengths, quantile, spread
+from metier.evidence.verdict import MIN_DOCUMENTS
 from metier.sources.general import REGISTERS
 
 CUBIC_STRENGTHS = 4  # measured ones that a cubic needs, to have one to spare
@@ -72,7 +73,8 @@ def draw_frontier(strengths: Strengths) -> Frontier:
     gained = strengths.change(FIELD_SLICE).fallen
     forgot = strengths.change(*general_text(list(names)))
     parts = {name: strengths.change(name) for name in names if name != FIELD_SLICE}
-    judged = {ALL_TEXT: forgot, **parts}
+    # A kind of which there are two documents has bounds that no strength could meet; it counts in all text together.
+    judged = {ALL_TEXT: forgot, **{n: change for n, change in parts.items() if change.n_documents >= MIN_DOCUMENTS}}
     slices = {name: fit_forgetting(change.of(strengths.last), alphas) for name, change in judged.items()}
     return Frontier(
         alphas=alphas,

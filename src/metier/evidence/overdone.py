@@ -56,7 +56,7 @@ class Trajectory:
 def overdone(
     records: Sequence[Record],
     divergence: Sequence[Figures] = (),
-    train_bits: Figures | None = None,
+    train_gap: Figures | None = None,
     extraction: Figures | None = None,
     entropy: Figures | None = None,
     repetition: Figures | None = None,
@@ -66,7 +66,8 @@ def overdone(
 
     records: of evidence/dial.jsonl.
     divergence: {step, kl_field, kl_general}, nats a token between base and adapted.
-    train_bits: bits per byte {train, held_out} of the adapted model, {train_base, held_out_base} where known.
+    train_gap: {value, lower}: what rows that were trained on gained more than held-out ones, as a share of the base's
+        bits, and its one-sided 95 % bound (None where it has none).
     extraction: counts {continued_verbatim, continued_verbatim_base, n_prefixes} of training prefixes.
     entropy: mean entropy {base, adapted} of the next token on general text, nats.
     repetition: the slice answers/repetition of `retention`.
@@ -84,7 +85,7 @@ def overdone(
         bad_exchange(course),
         left_basin(course),
         drift(course, divergence),
-        memorising(train_bits, extraction),
+        memorising(train_gap, extraction),
         collapse(entropy, repetition),
         prompting_lost(course, few_shot),
     ]
@@ -244,14 +245,13 @@ def drift(course: Trajectory | None, divergence: Sequence[Figures]) -> Detector:
     return _measured("drift", after <= HALVED * before, after / before, HALVED, sentence)
 
 
-def memorising(train_bits: Figures | None, extraction: Figures | None) -> Detector:
+def memorising(train_gap: Figures | None, extraction: Figures | None) -> Detector:
     """O6: the training text is known far better than other text of the field, or can be recited."""
     gap, share, said = None, None, []
-    if train_bits is not None:
-        gap = 1 - train_bits["train"] / train_bits["held_out"]
-        before = 1 - train_bits["train_base"] / train_bits["held_out_base"] if train_bits.get("train_base") else 0.0
-        gap -= before
-        said.append(f"training text needs {_percent(gap)} fewer bits than held-out text, beyond the base's own gap")
+    if train_gap is not None:
+        gap = train_gap["value"]
+        sure = f", at least {_percent(train_gap['lower'])}" if train_gap["lower"] is not None else ""
+        said.append(f"training text gained {_percent(gap)} of its bits more than held-out text did{sure}")
     if extraction is not None and extraction["n_prefixes"]:
         more = extraction["continued_verbatim"] - extraction["continued_verbatim_base"]
         share = more / extraction["n_prefixes"]
@@ -260,7 +260,8 @@ def memorising(train_bits: Figures | None, extraction: Figures | None) -> Detect
         )
     if not said:
         return _unmeasured("memorising", TRAIN_GAP, "it needs the bits of training rows, or prefixes to continue")
-    fired = (gap is not None and gap > TRAIN_GAP) or (share is not None and share > VERBATIM)
+    surely = train_gap is not None and train_gap["lower"] is not None and train_gap["lower"] > TRAIN_GAP
+    fired = surely or (share is not None and share > VERBATIM)
     by_share = share is not None and (gap is None or share > VERBATIM)
     figure, threshold = (share, VERBATIM) if by_share else (gap, TRAIN_GAP)
     return _measured("memorising", fired, figure, threshold, _said(said))

@@ -1,0 +1,37 @@
+"""Short runs of several fields and seeds whose way is measured, for `benchmarks/forecasts.py RUN …`: the select half is
+read well, everything else hardly. A run that is there is not made again.
+
+Usage:
+    python benchmarks/trajectories.py DATA [DATA …] [--seeds 3] [--tokens 24000] [--out runs/trajectories]
+"""
+
+import argparse
+from pathlib import Path
+
+from metier import adapt
+from metier.cli.terminal import progress
+from metier.training import plan
+
+WELL = plan.Choosing(100, 12, 4, (0.5, 1.0, 1.25))
+HARDLY = plan.EvidencePlan(field_items=12, texts=6, requests=2, choices=2, choosing=WELL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=24_000)
+    parser.add_argument("--out", default="runs/trajectories")
+    args = parser.parse_args()
+    plan.SMALLEST = plan.LARGEST_QUICK = HARDLY
+    for seed in range(args.seeds):
+        for data in args.data:
+            out = Path(args.out) / f"{Path(data.removeprefix('pack:')).stem}-{seed}"
+            if (out / "results.json").exists():
+                continue
+            with progress() as shown:
+                adapt(data, out=out, tokens=args.tokens, minutes=1, seed=seed, lr=1e-3, progress=shown)
+
+
+if __name__ == "__main__":
+    main()
