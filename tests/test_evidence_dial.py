@@ -248,12 +248,12 @@ def test_a_gain_that_these_documents_cannot_show_is_undecided_not_absent(sim: Mo
     assert "More held-out documents would decide it" in found["sentence"]
 
 
-def test_bounds_wide_for_want_of_texts_leave_it_undecided_near_full_strength(sim: ModuleType) -> None:
-    found = chosen_from(sim.documents(sim.Truth(), 20, seed=4))
+def test_bounds_wide_for_want_of_texts_leave_it_undecided_at_what_the_figures_say(sim: ModuleType) -> None:
+    found = chosen_from(sim.documents(sim.Truth(spread=3.0), 40, seed=4), budget=0.004)
     assert (found["decided"], found["verdict"]) == (False, "undecided")
-    assert found["chosen"] > 0.8
+    assert found["chosen"] == 0.75
     assert not found["at_chosen"]["feasible"]
-    assert found["limit"]["slice"].startswith("text/")
+    assert found["limit"]["slice"] == "text"
     assert "times as many of its texts would settle it" in found["sentence"]
     assert found["reason"].startswith("too few texts to bound the loss of ")
 
@@ -265,13 +265,15 @@ def test_where_nothing_is_feasible_the_least_loss_that_gains_is_named_and_nothin
     assert not any(row["feasible"] for row in found["curve"][1:])
 
 
-def test_a_slice_of_one_document_has_no_bound_and_stands_in_the_way(sim: ModuleType) -> None:
-    records = [r for r in sim.documents(sim.Truth(), 60, seed=1) if not r["slice"].startswith("chat")]
-    lone = [{**r, "slice": "text/own file"} for r in records if r["item"] == "text-0"]
-    found = chosen_from(records + [{**r, "item": "lone"} for r in lone])
-    assert found["limit"] == {**found["limit"], "slice": "text/own file", "upper": None}
-    assert not found["decided"]
-    assert "a single document" in found["sentence"]
+def test_a_kind_of_text_with_few_documents_counts_in_all_text_together_only(sim: ModuleType) -> None:
+    records = sim.documents(sim.Truth(), 60, seed=1)
+    news = sorted({r["item"] for r in records if r["slice"] == "text/news"})
+    nine = [r for r in records if r["slice"] != "text/news" or r["item"] in news[:9]]
+    assert len(news) == 10
+    assert "text/news" in chosen_from(records)["at_full"]["slices"]
+    found = chosen_from(nine)
+    assert "text/news" not in found["at_full"]["slices"]
+    assert found["n_general_documents"] == 59
 
 
 def test_a_slice_that_changed_in_nothing_is_surely_kept(sim: ModuleType) -> None:
@@ -299,7 +301,7 @@ def test_the_users_own_texts_are_general_text_where_there_are_no_others(sim: Mod
     assert chosen_from(letters)["n_general_documents"] == 40
     both = chosen_from(records + more)
     assert both["n_general_documents"] == 40
-    assert set(both["at_full"]["slices"]) >= {"text", "text/news", "text/letters", "chat/own answers"}
+    assert set(both["at_full"]["slices"]) >= {"text", "text/letters", "chat/own answers"}
 
 
 # bad input -----------------------------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ from metier.models.packing import PackReader
 from metier.settings import Settings
 from metier.training.plan import (
     FEWEST_STEPS,
+    FULL_STRENGTHS,
     LARGEST_QUICK,
     MARGIN,
     SMALLEST,
     SMALLEST_STEP,
+    Choosing,
     EvidencePlan,
     Plan,
     Sizes,
@@ -50,7 +52,7 @@ def planned(minutes: float = 10, sizes: Sizes = SIZES, speed: Speed = SPEED, **o
 
 
 def items(evidence: EvidencePlan) -> list[int]:
-    return list(vars(evidence).values())
+    return [n for part in (evidence, evidence.choosing) for n in vars(part).values() if isinstance(n, int)]
 
 
 @pytest.mark.parametrize("mode", ["none", "quick", "full"])
@@ -73,7 +75,8 @@ def test_a_plan_that_is_not_noted_as_too_long_fits_its_minutes(minutes: float) -
 
 
 def test_evidence_lies_between_the_smallest_and_the_largest_and_never_over_what_there_is() -> None:
-    plenty = replace(SIZES, field_items=10_000, texts=10_000, requests=10_000, choices=10_000)
+    to_choose = {"select_items": 10_000, "probe_texts": 10_000, "probe_requests": 10_000}
+    plenty = replace(SIZES, field_items=10_000, texts=10_000, requests=10_000, choices=10_000, **to_choose)
     assert planned(0.5, plenty).evidence == SMALLEST
     assert planned(1000, plenty).evidence == LARGEST_QUICK
     few = replace(SIZES, field_items=7, texts=6, requests=8, choices=10)
@@ -101,7 +104,22 @@ def test_without_evidence_all_the_time_is_for_training() -> None:
 
 
 def test_full_evidence_is_everything_whatever_the_time() -> None:
-    assert planned(0.5, evidence="full").evidence == EvidencePlan(300, 156, 60, 240)
+    sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
+    choosing = Choosing(200, 36, 20, FULL_STRENGTHS)
+    assert planned(0.5, sizes, evidence="full").evidence == EvidencePlan(300, 156, 60, 240, choosing)
+
+
+def test_without_a_select_half_no_strength_is_chosen() -> None:
+    assert {planned(10, evidence=mode).evidence.choosing.strengths for mode in ("none", "quick", "full")} == {()}
+
+
+def test_what_is_read_to_choose_by_is_counted_for_every_strength_and_the_field_for_every_stage() -> None:
+    choosing = Choosing(2, 3, 4, (0.5, 1.0, 1.25))
+    expected = 4 * (2 * 90 + 3 * 220 + 4 * 150) + 3 * 2 * 90
+    assert choosing.score_tokens(SIZES) == expected
+    evidence = EvidencePlan(1, 1, 1, 1, choosing)
+    without = evidence_seconds(EvidencePlan(1, 1, 1, 1), SIZES, SPEED)
+    assert evidence_seconds(evidence, SIZES, SPEED) - without == pytest.approx(expected / 2000 + 4 * 96 / 250)
 
 
 @pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])

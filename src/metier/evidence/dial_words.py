@@ -108,8 +108,9 @@ def method(frontier: Frontier) -> str:
     return (
         f"Strengths {alphas} on the select half, each against 0 on the same items. The gain's curve is {gain}, general "
         f"text's {forgetting}, both through 0 and fitted again to {DRAWS:,} draws of documents, with bounds of t. "
-        f"Allowed is every strength at which all {len(frontier.slices)} slices of ten documents or more are shown to be "
-        "within their margins (5 %, Holm); of these the smallest is chosen whose gain falls short of the best by no more than one standard "
+        f"Allowed is every strength at which all {len(frontier.slices)} slices of ten documents or more are shown to "
+        "be within their margins (5 %, Holm); of these the smallest is chosen whose gain falls short of the best by no "
+        "more than one standard "
         f"error of the shortfall, and by {_percent(MOST_GIVEN_UP)} at most."
     )
 

@@ -176,6 +176,7 @@ def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float) -> Evid
         return EvidencePlan(0, 0, 0, 0)
     if mode == "full":
         choosing = Choosing(sizes.select_items, sizes.probe_texts, sizes.probe_requests, FULL_STRENGTHS)
+        choosing = choosing if sizes.select_items else Choosing()
         return EvidencePlan(sizes.field_items, sizes.texts, sizes.requests, sizes.choices, choosing)
     low, high = 0.0, 1.0
     for _ in range(20):
