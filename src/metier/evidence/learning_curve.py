@@ -54,14 +54,14 @@ class Curves:
     def at(self, tokens: Sequence[float] | Floats) -> Floats:
         """(n draws, len(tokens)) gains."""
         rise = _rise(np.asarray(tokens, dtype=np.float64)[None, :], self.bends[:, None], self.powers[:, None])
-        whole = _rise(np.float64(self.tokens), self.bends, self.powers)
+        whole = _rise(self.tokens, self.bends, self.powers)
         gains: Floats = self.levels[:, None] * rise / whole[:, None]
         return gains
 
     @property
     def ceilings(self) -> Floats:
         """(n,) G of each draw: many times the gain where the data show no end of growth."""
-        ceilings: Floats = self.levels / _rise(np.float64(self.tokens), self.bends, self.powers)
+        ceilings: Floats = self.levels / _rise(self.tokens, self.bends, self.powers)
         return ceilings
 
 
@@ -97,7 +97,7 @@ def log_linear(tokens: Sequence[int], gains: Sequence[float], at: float) -> floa
     return float(level + slope * np.log(at))
 
 
-def _rise(tokens: Floats, bend: Floats, power: Floats) -> Floats:
+def _rise(tokens: Floats | float, bend: Floats, power: Floats) -> Floats:
     """1 - (1 + tokens/bend)^-power, exact also where it is small."""
     rise: Floats = -np.expm1(-power * np.log1p(tokens / bend))
     return rise
