@@ -361,7 +361,7 @@ def test_a_run_that_looked_for_its_rate_is_the_run_at_that_rate(
     facts = run.results["training"]
     assert len(facts["lr_probe"]["tried"]) == 3
     tried_s = facts["lr_probe"]["lost_seconds"] + facts["lr_probe"]["judging_seconds"]
-    assert run.results["cost"]["train_s"] == pytest.approx(facts["seconds"] + tried_s)
+    assert run.results["cost"]["train_s"] == pytest.approx(facts["replay_seconds"] + facts["seconds"] + tried_s)
     assert facts["lr_probe"]["chosen"] == facts["lr"] == from_toml((run.path / "config.toml").read_text()).lr
     assert [s["step"] for s in read_jsonl(run.path / "metrics.jsonl")] == list(range(1, facts["steps"] + 1))
     assert set(judged) == set(read_json(run.path / "splits.json")["select"])

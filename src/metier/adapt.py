@@ -9,6 +9,7 @@ from typing import Any
 
 from metier.errors import DataError, RunError
 from metier.evidence import conclude, facts, measure, planning
+from metier.evidence.fuller import Adapted, full_evidence
 from metier.evidence.measure import Before, Subject
 from metier.evidence.occurrences import terms_in
 from metier.evidence.select_half import DIAL, read_strengths
@@ -41,7 +42,7 @@ from metier.sources.terms import terms
 from metier.training import parallel
 from metier.training.journal import Journal
 from metier.training.loop import Trained
-from metier.training.mix import mix_lines
+from metier.training.mix import Beside, mix_lines
 from metier.training.plan import Plan, read_plan
 from metier.training.stream import FIELD, Part, Step, field_documents, steps
 from metier.training.trajectory import Trajectory
@@ -128,6 +129,7 @@ def adapt(
         choosing_s, dial = choose(subject, split, planned, field.trained, journal, leaks)
         with at_strength(subject.reader.model, dial):
             after = measure.adapted_arm(subject, subject.reader, before)
+            compare(subject, split, planned, before, beside, field)
         language = write_field_terms(run, split, field.trained) if before.items.field else ""
         measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
         seconds = before.seconds + choosing_s + after.seconds
@@ -140,7 +142,7 @@ def adapt(
             ),
             "data": facts.data_facts(corpus, split, trained.n_tokens),
             "vocabulary": vocabulary_facts(subject, split),
-            "training": facts.training_facts(trained, planned, field.probe, field.mix, field.rate),
+            "training": facts.training_facts(trained, planned, before.replay_seconds, field.probe, field.mix, field.rate),
             "cost": facts.cost(trained, field.rate, before.replay_seconds, seconds, journal.elapsed_s),
             "evidence": hashes(run),
         }
@@ -205,6 +207,17 @@ def choose(
     found = parallel.by_first(lambda: conclude.dial_of(list(read_jsonl(run.evidence / DIAL)), margin, leaks))
     subject.say.say(found["sentence"])
     return seconds, float(found["chosen"])
+
+
+def compare(subject: Subject, split: Split, planned: Plan, before: Before, beside: Beside, field: Training) -> None:
+    """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text."""
+    if subject.settings.evidence != "full":
+        return
+    if parallel.n_ranks() > 1:
+        subject.say.say("cheaper ways, controls and a model from scratch are compared by one process only: left out")
+        return
+    rate = field.rate["chosen"] if field.rate else planned.lr
+    full_evidence(subject, split, planned, before, Adapted(subject.reader, field.trained, rate, beside.written))
 
 
 def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:

@@ -56,11 +56,12 @@ def data_facts(corpus: Corpus, split: Split, train_tokens: int) -> dict[str, Any
 def training_facts(
     trained: Trained,
     planned: Plan,
+    replay_s: float,
     probe: dict[str, float],
     mix: list[dict[str, Any]],
     rate: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """probe: what moved on held-out rows. rate: how the learning rate was found, where it was looked for."""
+    """replay_s: seconds that writing it took. probe: what moved on held-out rows. rate: how the learning rate was found, where it was looked for."""
     return {
         "steps": trained.n_steps,
         "epochs": round(planned.epochs * trained.n_tokens / planned.train_tokens, 4),
@@ -69,6 +70,7 @@ def training_facts(
         "supervised_tokens": trained.n_supervised,
         "replay_share": trained.n_replay_tokens / trained.n_tokens,
         "replay_tokens": trained.n_replay_tokens,
+        "replay_seconds": replay_s,
         "replay_requests": f"version {general.REPLAY_VERSION}",
         "distance": planned.distance,
         "mix": mix,
