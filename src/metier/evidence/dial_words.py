@@ -124,7 +124,8 @@ def confirmation(part: Part) -> str:
     kept = {True: "every general test was kept", False: "a general test was lost", None: "a general test is open"}
     return _minus(
         f"{outcome}: on {part['n_documents']} documents that chose nothing, strength {part['alpha']:.2g} gains "
-        f"{measured['gain']:.3f} bits per byte, {where} the band ({band}), and {kept[part['retention']]}."
+        f"{measured['gain']:.3f} bits per byte (95 % interval {measured['low']:.3f} to {measured['high']:.3f}), {where} "
+        f"the band ({band}), and {kept[part['retention']]}."
     )
 
 
