@@ -417,12 +417,14 @@ def dial(sim: ModuleType) -> dict[str, Any]:
     return choose_dial(sim.documents(sim.Truth(), 60, seed=1), 0.01)
 
 
-def on_test(dial: dict[str, Any], gain: float = 1.0, kept: bool | None = True) -> dict[str, Any]:
+def on_test(
+    dial: dict[str, Any], gain: float = 1.0, kept: bool | None = True, half_width: float = 0.02
+) -> dict[str, Any]:
     """The confirmation where the test half gains this many times what was foretold."""
     found = dial["at_chosen"]["gain"] * gain
     return confirmation(
         dial,
-        {"diff": found, "ci_low": found - 0.02, "ci_high": found + 0.02, "n_documents": 50},
+        {"diff": found, "ci_low": found - half_width, "ci_high": found + half_width, "n_documents": 50},
         {"passed": kept, "slices": [{"name": "text", "diff": 0.001, "upper_95": 0.002}]},
     )
 
@@ -450,8 +452,11 @@ def test_more_gain_than_foretold_confirms_and_is_said(dial: dict[str, Any]) -> N
     assert "above the band" in found["sentence"]
 
 
-def test_an_open_slice_or_a_dial_that_foretold_nothing_leaves_it_open(dial: dict[str, Any]) -> None:
+def test_an_open_slice_an_unsure_gain_or_nothing_foretold_leaves_it_open(dial: dict[str, Any]) -> None:
     assert on_test(dial, kept=None)["passed"] is None
+    unsure = on_test(dial, half_width=0.3)
+    assert (unsure["passed"], unsure["within"]) == (None, True)
+    assert unsure["sentence"].startswith("Open: on 50 documents")
     nothing = confirmation(
         choose_dial([], 0.01),
         {"diff": 0.1, "ci_low": None, "ci_high": None, "n_documents": 1},

@@ -56,6 +56,12 @@ def test_a_small_overshoot_that_chance_explains_does_not_fire(sim: ModuleType) -
     assert one["fired"] is False
 
 
+def test_a_sure_overshoot_by_less_than_a_tenth_does_not_fire(sim: ModuleType) -> None:
+    one = detector("overshoot", course(sim, step_100=sim.Truth(h=0.4 / 0.94, spread=0.02)))
+    assert 0.9 < one["figure"] < 1.0
+    assert one["fired"] is False
+
+
 def test_an_earlier_step_predicted_the_field_better(sim: ModuleType) -> None:
     worse = course(sim, step_60=sim.Truth(), step_100=sim.Truth(g=0.3, h=0.4))
     one = detector("overfit", worse)

@@ -193,8 +193,8 @@ def confirmation(dial: Mapping[str, Any], gain: Mapping[str, Any], retention: Ma
     gain, retention: as in results.json.
 
     The band is that of the difference between the two halves: the 95 % intervals of both, added as squares. `passed` is
-    true when the measured gain is above zero and not below the band, and every general slice is kept; false when one of
-    these is shown not to be so; None where it is open, or nothing was predicted.
+    true when the measured gain is surely above zero and not below the band, and every general slice is kept; false when
+    it is below the band or a slice is lost; None where that is open, or nothing was foretold.
     """
     at, measured_text = dial["at_chosen"], next((one for one in retention["slices"] if one["name"] == ALL_TEXT), None)
     predicted = low = high = within = None
@@ -225,9 +225,9 @@ def confirmation(dial: Mapping[str, Any], gain: Mapping[str, Any], retention: Ma
 def _passed(low: float | None, gain: Mapping[str, Any], retention: Mapping[str, Any]) -> bool | None:
     if low is None:
         return None
-    if gain["diff"] < low or gain["ci_low"] <= 0 or retention["passed"] is False:
+    if gain["diff"] < low or retention["passed"] is False:
         return False
-    return True if retention["passed"] else None
+    return True if gain["ci_low"] > 0 and retention["passed"] else None
 
 
 def leave_one_out(records: Sequence[Record]) -> list[dict[str, Any]]:

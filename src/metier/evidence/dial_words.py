@@ -121,11 +121,13 @@ def confirmation(part: Part) -> str:
         return f"Nothing was foretold for strength {part['alpha']:.2g}, so there is nothing to confirm."
     outcome = {True: "Confirmed", False: "Not confirmed", None: "Open"}[part["passed"]]
     band = f"foretold {predicted['gain']:.3f}, band {predicted['low']:.3f} to {predicted['high']:.3f}"
+    interval = f"95 % interval {measured['low']:.3f} to {measured['high']:.3f}"
     where = "within" if part["within"] else "above" if measured["gain"] > predicted["high"] else "below"
     kept = {True: "every general test was kept", False: "a general test was lost", None: "a general test is open"}
     return _minus(
         f"{outcome}: on {part['n_documents']} documents that chose nothing, strength {part['alpha']:.2g} gains "
-        f"{measured['gain']:.3f} bits per byte, {where} the band ({band}), and {kept[part['retention']]}."
+        f"{measured['gain']:.3f} bits per byte ({interval}), {where} the "
+        f"band ({band}), and {kept[part['retention']]}."
     )
 
 

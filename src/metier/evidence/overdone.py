@@ -208,7 +208,7 @@ def left_basin(course: Trajectory | None) -> Detector:
     if course is None or half is None or full is None:
         return _unmeasured("left the basin", BASIN, "it needs strengths 0.5 and 1 of the last step")
     gained, forgot = course.gained.of([half, full]), course.forgot.of([half, full])
-    steep = _surely_positive(forgot, lambda half, full: full - BASIN * np.maximum(half, 0.0))
+    steep = _surely_positive(forgot, lambda half, full: full - BASIN * half)
     beyond = forgot.values[1] > TEXT_MARGIN * forgot.base
     late = _surely_positive(gained, lambda half, full: HALF_GAIN * full - half)
     ratio = float(forgot.values[1] / forgot.values[0]) if forgot.values[0] > 0 else None
