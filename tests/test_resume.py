@@ -249,7 +249,7 @@ def in_a_process(arguments: list[str]) -> None:
     """`metier` with the general pack of these tests."""
     from metier.cli import main
 
-    parts = {"texts": 4, "choices": 6, "measured_requests": 4, "replay_requests": 4}
+    parts = {"measured_texts": 4, "probe_texts": 4, "choices": 6, "measured_requests": 4, "replay_requests": 4}
     cut = {name: getattr(general, name)()[:n] for name, n in parts.items()}
     for name, items in cut.items():
         setattr(general, name, lambda items=items: items)
