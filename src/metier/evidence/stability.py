@@ -13,8 +13,8 @@ from metier.evidence.statistics import ERROR, detectable
 FEW_SEEDS = 3  # below it a standard deviation is hardly known
 METHOD = (
     "Standard deviation of the gain over seeds, all runs measured on the same held-out documents. Two single runs "
-    "differ by √2 standard deviations of chance; a difference is found with 80 % power at 5 % from (t.975 + t.80) times "
-    "that, t with one degree of freedom less than there are seeds (2.8 for many)."
+    "differ by √2 standard deviations of chance; a difference is found with 80 % power at 5 % from (t.975 + t.80) "
+    "times that, t with one degree of freedom less than there are seeds (2.8 for many)."
 )
 
 
@@ -101,9 +101,9 @@ def _sentence(found: Mapping[str, Any]) -> str:
             "see that their seeds differ."
         )
     few = f" {n} seeds say little of that; run {FEW_SEEDS} or more." if n < FEW_SEEDS else ""
+    smallest = 100 * found["smallest_difference"] / base
     return (
-        f"{n} runs that differ in their seed alone saved {100 * min(gains):.1f} to {100 * max(gains):.1f} % of the base's "
-        f"bits (standard deviation {100 * found['sd'] / base:.2f} points). Between two single runs measured on these "
-        f"{found['n_documents']:,} documents, a difference under {100 * found['smallest_difference'] / base:.1f} points "
-        f"means nothing.{few}"
+        f"{n} runs that differ in their seed alone saved {100 * min(gains):.1f} to {100 * max(gains):.1f} % of the "
+        f"base's bits (standard deviation {100 * found['sd'] / base:.2f} points). Between two single runs measured on "
+        f"these {found['n_documents']:,} documents, a difference under {smallest:.1f} points means nothing.{few}"
     )

@@ -27,7 +27,7 @@ def sentence(found: Mapping[str, Any]) -> str:
 
 def method(found: Mapping[str, Any]) -> str:
     said = (
-        "Bits per byte of held-out documents that chose nothing else, paired with the base, at each size; 95 % t "
+        "Bits per byte of the held-out documents of the select half, paired with the base, at each size; 95 % t "
         "intervals over documents."
     )
     if not found["forecast"]:
