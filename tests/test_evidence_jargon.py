@@ -15,7 +15,9 @@ ORDINARY_WORDS = sorted(
     for word, frequency in get_frequency_dict("en").items()
     if 2 * ORDINARY < frequency < GRAMMAR / 2 and word.isascii() and word.isalpha() and 5 <= len(word) <= 11
 )[::3]
-TERMS = [f"{a}{b}{c}" for a in ("ke", "os", "my") for b in ("to", "gli", "fi") for c in ("sin", "lith", "pla", "dom")]
+TERMS = [
+    f"{a}{b}{c}" for a in ("ke", "os", "my", "du") for b in ("to", "gli", "fi") for c in ("sin", "lith", "pla", "dom")
+]
 
 
 def world(seed, n_documents=16, term=0.0, every=0.1, noise=0.3, harder=0.5, kept=TERMS):
@@ -132,10 +134,13 @@ def test_terms_seen_in_training_are_compared_with_terms_never_seen():
     found = jargon(passages, base, adapted, [*terms], half)
     apart = found["seen_minus_unseen"]
     assert found["seen"]["n_terms"] + found["unseen"]["n_terms"] == found["n_terms"]
-    assert apart is None or apart["ci_low"] > 0
+    assert apart["ci_low"] > 0.3
+    assert apart["value"] == pytest.approx(found["seen"]["beyond"]["value"] - found["unseen"]["beyond"]["value"])
+    assert found["unseen"]["beyond"]["ci_low"] < 0
     assert {row["seen"] for row in found["best"]} == {True}
-    assert found["seen"]["beyond"] is None  # eighteen terms a side
     assert jargon(passages, base, adapted, terms).get("seen") is None
+    few = jargon(passages, base, adapted, terms, set(terms[:5]))
+    assert (few["seen"]["beyond"], few["seen_minus_unseen"]) == (None, None)
 
 
 def test_no_term_speaks_for_the_others_by_its_number():

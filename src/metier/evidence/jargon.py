@@ -5,16 +5,17 @@ became that stand in the same documents and are as long, as late and as surprisi
 field easier (its tone, its format) is in both and falls away.
 
 Surprise is matched by the mean of the two models, not by the base's alone. What is chosen for a noisy first value falls
-back towards its kind, whatever happened to it, while change and mean do not go together (Oldham 1962). Of 200 simulated
-pairs of models with equal noise that saved the same on every word, the share called learned, in per cent, by
+back towards its kind, whatever happened to it, while change and mean do not go together (Oldham 1962). Of simulated
+pairs of models with equal noise that saved the same on every word, the share in which terms seemed to have gained more,
+in per cent (100 pairs for the base's, 200 for the mean):
 
     the surprise that is matched             the base's    the mean of both
     terms 0.5 bits per byte harder                    0                   3
-    terms 0.5 bits per byte easier                   93                   3
+    terms 0.5 bits per byte easier                   92                   3
 
 Where all the noise is in one model, the mean errs half as much as the base's surprise can. The interval is that of
-`statistics` with a term as the cluster; a percentile bootstrap over terms missed no difference in 12 to 13 % of such
-pairs instead of 5, for a field has few common terms and many rare ones.
+`statistics` with a term as the cluster; a percentile bootstrap over terms found a difference, where there was none, in
+12 to 13 % of such pairs instead of 5, for a field has few common terms and many rare ones.
 """
 
 import math
