@@ -3,6 +3,19 @@
 A difference in differences: how much easier the terms became in held-out text, less how much easier ordinary words
 became that stand in the same documents and are as long, as late and as surprising. Whatever makes all words of the
 field easier (its tone, its format) is in both and falls away.
+
+Surprise is matched by the mean of the two models, not by the base's alone. What is chosen for a noisy first value falls
+back towards its kind, whatever happened to it, while change and mean do not go together (Oldham 1962). Of simulated
+pairs of models with equal noise that saved the same on every word, the share in which terms seemed to have gained more,
+in per cent (100 pairs for the base's, 200 for the mean):
+
+    the surprise that is matched             the base's    the mean of both
+    terms 0.5 bits per byte harder                    0                   3
+    terms 0.5 bits per byte easier                   92                   3
+
+Where all the noise is in one model, the mean errs half as much as the base's surprise can. The interval is that of
+`statistics` with a term as the cluster; a percentile bootstrap over terms found a difference, where there was none, in
+12 to 13 % of such pairs instead of 5, for a field has few common terms and many rare ones.
 """
 
 import math
@@ -12,7 +25,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from metier.evidence.matching import Words, match
+from metier.evidence.matching import Floats, Words, match
 from metier.evidence.occurrences import Occurrence, occurrences, ordinary_words
 from metier.evidence.spans import Passage, Record, scored_passages, span_bits
 from metier.evidence.statistics import Estimate, ratio_estimate
@@ -84,16 +97,17 @@ class Compared:
         self.control_base, self.control_adapted = self._of_controls(controls.base), self._of_controls(controls.adapted)
 
     @property
-    def beyond(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def beyond(self) -> Floats:
         """Bits per byte that each occurrence saved beyond its controls."""
-        return (self.base - self.adapted) - (self.control_base - self.control_adapted)
+        saved: Floats = (self.base - self.adapted) - (self.control_base - self.control_adapted)
+        return saved
 
-    def estimate(self, values: Sequence[float] | np.ndarray[Any, Any], kept: Sequence[bool] | None = None) -> Estimate:
+    def estimate(self, values: Floats, kept: Sequence[bool] | None = None) -> Estimate:
         """Mean of values per byte, weighted by the bytes of the occurrences, clustered by term."""
         chosen = np.ones(len(self.names), dtype=bool) if kept is None else np.asarray(kept, dtype=bool)
         names = [name for name, one in zip(self.names, chosen, strict=True) if one]
         weights = self.n_bytes[chosen]
-        return ratio_estimate((np.asarray(values)[chosen] * weights).tolist(), weights.tolist(), names)
+        return ratio_estimate((values[chosen] * weights).tolist(), weights.tolist(), names)
 
     def levels(self) -> dict[str, float | None]:
         """Bits per byte before and after, of the terms and of the words that they are compared with."""
@@ -142,7 +156,7 @@ class Compared:
             found.append({"name": name, "terms": mean, "controls": control_mean, "gap": gap})
         return found
 
-    def _of_controls(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _of_controls(self, values: Floats) -> Floats:
         """The mean over each occurrence's controls."""
         return np.array([values[chosen].mean() for chosen in self._matches], dtype=np.float64)
 
@@ -220,7 +234,7 @@ def _table(
     rows_of: dict[str, list[int]] = {}
     for i, span in enumerate(spans):
         rows_of.setdefault(span.name, []).append(i)
-    found = []
+    found: list[dict[str, Any]] = []
     for term, rows in rows_of.items():
         weights = measured.n_bytes[rows]
         base, adapted = (float(np.average(arm[rows], weights=weights)) for arm in (measured.base, measured.adapted))

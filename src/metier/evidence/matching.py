@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 NEIGHBOURS = 3  # controls of one occurrence at most; their mean is compared with it
-MOST_USES = 3  # of one control
 LENGTH, POSITION = 1.0, 1.0  # calipers: half to twice as long, half to twice as far into the text
 SURPRISE = 0.25  # caliper: standard deviations over the terms' occurrences
 NEAR_START = 16  # characters that count as one place, where twice as far would be one word
@@ -43,7 +42,7 @@ def match(terms: Words, ordinary: Words, by_base: bool = False) -> list[list[int
     """For each occurrence of a term the nearest ordinary words, at most NEIGHBOURS, none where none is near enough.
 
     Near: in the same document, likewise met before in the text or not, and within every caliper. The closest pairs of
-    a document are made first, and no word is used more than MOST_USES times.
+    a document are made first, and no word serves twice.
 
     As surprising: by the mean of both models' bits, or by the base's alone.
     """
@@ -62,12 +61,12 @@ def match(terms: Words, ordinary: Words, by_base: bool = False) -> list[list[int
         near = (gaps <= 1).all(axis=2) & (terms.repeated[rows][:, None] == ordinary.repeated[columns][None, :])
         places = np.argwhere(near)
         distances = (gaps[near] ** 2).sum(axis=1)
-        used = dict.fromkeys(columns, 0)
+        used: set[int] = set()
         for row, column in places[np.argsort(distances, kind="stable")].tolist():
             term, word = rows[row], columns[column]
-            if len(found[term]) < NEIGHBOURS and used[word] < MOST_USES:
+            if len(found[term]) < NEIGHBOURS and word not in used:
                 found[term].append(word)
-                used[word] += 1
+                used.add(word)
     return found
 
 

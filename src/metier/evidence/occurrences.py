@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from metier.sources.candidates import LONGEST
 from metier.sources.words import forms_of, words_of
 
 Record = Mapping[str, Any]
@@ -80,9 +79,12 @@ def _by_forms(terms: Sequence[str]) -> dict[tuple[str, ...], str]:
 def _cut(text: str, known: Mapping[tuple[str, ...], str]) -> Iterator[tuple[tuple[str, ...], int, int]]:
     """The text as terms and single words, each once, in order: forms, start, end."""
     words = words_of(text)
+    longest: dict[str, int] = {}
+    for forms in known:
+        longest[forms[0]] = max(len(forms), longest.get(forms[0], 1))
     i = 0
     while i < len(words):
-        for n in range(min(LONGEST, len(words) - i), 0, -1):
+        for n in range(min(longest.get(words[i].form, 1), len(words) - i), 0, -1):
             forms = tuple(word.form for word in words[i : i + n])
             if n == 1 or forms in known:
                 yield forms, words[i].start, words[i + n - 1].end

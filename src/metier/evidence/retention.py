@@ -182,7 +182,7 @@ def _measure_choices(base: Sequence[Record], adapted: Sequence[Record]) -> list[
         return []
     for pair in pairs:
         for record in pair:
-            _check_choice(record)
+            check_choice(record)
     labels = [record["label"] for record, _ in pairs]
     before, after = ([choice_probabilities(pair[arm]) for pair in pairs] for arm in (0, 1))
     right_before, right_after = ([p[label] for p, label in zip(ps, labels, strict=True)] for ps in (before, after))
@@ -224,7 +224,8 @@ def _accuracies(
     }
 
 
-def _check_choice(record: Record) -> None:
+def check_choice(record: Record) -> None:
+    """Raises DataError where a choice record cannot be judged."""
     n = len(record["nll"])
     sound = n >= 2 and n == len(record["bytes"]) and 0 <= record["label"] < n and min(record["bytes"]) > 0
     if not (sound and all(math.isfinite(nll) for nll in record["nll"])):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from metier.evidence.occurrences import Occurrence, Record, occurrences
-from metier.evidence.retention import choice_probabilities
+from metier.evidence.retention import check_choice, choice_probabilities
 from metier.evidence.statistics import mcnemar, mean_estimate, paired
 from metier.sources.mine import SENTENCE_END, Term
 
@@ -121,11 +121,13 @@ def choice_accuracy(base_records: Sequence[Record], adapted_records: Sequence[Re
     "document" where it is known is the cluster. Choices are compared per byte (retention.choice_probabilities).
 
     Raises:
-        DataError: the two arms do not hold the same items.
+        DataError: the two arms do not hold the same items, or an item cannot be judged.
     """
     pairs = paired(base_records, adapted_records, equal_fields=("bytes", "label"))
     if not pairs:
         return None
+    for record in (one for pair in pairs for one in pair):
+        check_choice(record)
     labels = [record["label"] for record, _ in pairs]
     before, after = ([choice_probabilities(pair[arm]) for pair in pairs] for arm in (0, 1))
     right = [[p.index(max(p)) == label for p, label in zip(arm, labels, strict=True)] for arm in (before, after)]

@@ -89,9 +89,8 @@ def _layers_sentence(layers: Sequence[Mapping[str, Json]]) -> str:
     if active := [layer for layer in layers if layer.get("field") is not None]:
         most = max(active, key=lambda layer: layer["field"])
         general = f" ({figures.percent(most['general'])} on general text)" if most.get("general") is not None else ""
-        said.append(
-            f"what it makes of the field's text changed most in layer {most['layer']}, by {figures.percent(most['field'])}{general}"
-        )
+        where = f"in layer {most['layer']}, by {figures.percent(most['field'])}{general}"
+        said.append(f"what it makes of the field's text changed most {where}")
     if weighed := [layer for layer in layers if layer.get("weights") is not None]:
         most = max(weighed, key=lambda layer: layer["weights"])
         said.append(f"the weights changed most in layer {most['layer']}, by {figures.percent(most['weights'])}")

@@ -57,24 +57,29 @@ def _figure(part: Mapping[str, Json]) -> dict[str, str] | None:
     return {
         "value": figures.fixed(beyond["value"], PLACES, signed=True),
         "interval": figures.interval(beyond.get("ci_low"), beyond.get("ci_high"), PLACES),
-        "share": figures.percent(beyond.get("relative")).replace("-", figures.MINUS),
+        "share": figures.percent(beyond.get("relative")),
         "detectable": figures.fixed(beyond.get("detectable"), PLACES),
-        "size": f"{figures.counted(part.get('n_terms'), 'term')}, {figures.counted(part.get('n_occurrences'), 'place')}, "
-        f"{figures.counted(part.get('n_controls'), 'ordinary word')} to compare with",
+        "size": ", ".join(
+            [
+                figures.counted(part.get("n_terms"), "term"),
+                figures.counted(part.get("n_occurrences"), "place"),
+                f"{figures.counted(part.get('n_controls'), 'ordinary word')} to compare with",
+            ]
+        ),
     }
 
 
 def _chart(part: Mapping[str, Json]) -> dict[str, Json] | None:
     """What the terms saved, what ordinary words saved, and the difference: whole, seen and unseen."""
     seen, unseen = part.get("seen") or {}, part.get("unseen") or {}
-    rows = [
+    rows: list[tuple[str, str, Mapping[str, Json] | None, bool]] = [
         ("Terms", "bits saved", part.get("term_drop"), False),
         ("Ordinary words like them", "bits saved", part.get("control_drop"), False),
         ("Beyond the register", "the difference", part.get("beyond"), True),
         ("… terms seen in training", figures.counted(seen.get("n_terms"), "term"), seen.get("beyond"), False),
         ("… terms never seen", figures.counted(unseen.get("n_terms"), "term"), unseen.get("beyond"), False),
     ]
-    able = [row for row in rows if row[2] and row[2].get("ci_low") is not None]
+    able = [(*row[:2], row[2], row[3]) for row in rows if row[2] and row[2].get("ci_low") is not None]
     if not able:
         return None
     scale = charts.padded_scale([0.0, *(estimate[key] for _, _, estimate, _ in able for key in ("ci_low", "ci_high"))])
@@ -101,10 +106,11 @@ def _seen_sentence(part: Mapping[str, Json]) -> str | None:
         )
     shown = f"95{figures.SPACE}% interval {figures.interval(apart['ci_low'], apart['ci_high'], PLACES)}"
     counts = f"{figures.count(n_seen)} terms met in training and {figures.count(n_unseen)} never met"
+    size = f"{figures.fixed(abs(apart['value']), PLACES)} bits per byte ({shown})"
     if apart["ci_low"] > 0:
-        return f"Between {counts}, the first gained more by {figures.fixed(apart['value'], PLACES)} bits per byte ({shown}): words were learned."
+        return f"Between {counts}, the first gained more by {size}: words were learned."
     if apart["ci_high"] < 0:
-        return f"Between {counts}, the first gained less by {figures.fixed(-apart['value'], PLACES)} bits per byte ({shown})."
+        return f"Between {counts}, the first gained less by {size}."
     return f"Between {counts}, no difference can be told from chance ({shown})."
 
 
@@ -161,8 +167,8 @@ def _teach(part: Mapping[str, Json]) -> str:
     drop, control = part.get("term_drop"), part.get("control_drop")
     if not (drop and control):
         return f"{general} So terms are compared with ordinary words around them, and here there were too few."
+    saved, ordinary = (figures.fixed(estimate["value"], PLACES) for estimate in (drop, control))
     return (
-        f"{general} Here the terms became {figures.fixed(drop['value'], PLACES)} bits per byte easier, which would be "
-        f"the success that is usually reported; ordinary words around them became {figures.fixed(control['value'], PLACES)} "
-        "easier, and only what is left counts as vocabulary."
+        f"{general} Here the terms became {saved} bits per byte easier, which would be the success that is usually "
+        f"reported; ordinary words around them became {ordinary} easier, and only what is left counts as vocabulary."
     )

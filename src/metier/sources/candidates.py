@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,9 @@ MOST_LOOKED_AT = 500  # occurrences of a term, to learn how it is mostly written
 
 @dataclass(frozen=True)
 class Candidate:
-    """n words in a row; `inside` is the number of its occurrences that lie in longer candidates, summed over these.
+    """n words in a row; `inside` is the number of its occurrences in longer ones, summed over these (see `nested`).
 
-    n_longer: these longer candidates; largest: the count of the commonest of them.
+    n_longer: these longer ones; largest: the count of the commonest of them.
     """
 
     forms: tuple[str, ...]
@@ -33,7 +34,7 @@ class Candidate:
     @property
     def on_its_own(self) -> float:
         """C-value without the weight of the length (Frantzi and Ananiadou): the count less the mean count of the
-        longer candidates that hold it."""
+        longer ones that hold it."""
         return self.count - (self.inside / self.n_longer if self.n_longer else 0.0)
 
 
@@ -59,6 +60,12 @@ class Counted:
         """Words in all."""
         return int(self.words_per_document.sum())
 
+    @cached_property
+    def lengths(self) -> tuple[Ints, Ints]:
+        """(words of a document, how many documents have so many)"""
+        lengths, n_documents = np.unique(self.words_per_document, return_counts=True)
+        return lengths, n_documents.astype(np.int64)
+
     def written(self, form: str) -> frozenset[str]:
         """All spellings of a form, in lower case."""
         return frozenset(self._numbers.spellings[form])
@@ -77,13 +84,13 @@ class Counted:
 
         bounds: forms that no candidate begins or ends with; nor holds, but for those that are also in `within`
         """
-        found: dict[tuple[str, ...], Candidate] = {}
+        found = []
         for names, counts, documents, _ in self._levels():
             for name, count, n_documents in zip(names, counts.tolist(), documents.tolist(), strict=True):
                 inner = (form for form in name[1:-1] if form not in within)
                 if name[0] not in bounds and name[-1] not in bounds and not any(form in bounds for form in inner):
-                    found[name] = Candidate(name, count, n_documents)
-        return _nested(found)
+                    found.append(Candidate(name, count, n_documents))
+        return found
 
     def spelling(self, wanted: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
         """How each sequence of forms is mostly written."""
@@ -103,7 +110,7 @@ class Counted:
 
         A sequence in three documents begins with one in three documents, so all others are left behind at once.
         """
-        starts, names = self._words, [(form,) for form in self.forms]
+        starts, names = self._words, list[tuple[str, ...]]((form,) for form in self.forms)
         for n in range(1, LONGEST + 1):
             if n > 1:
                 following = np.zeros_like(self._words)
@@ -121,7 +128,7 @@ class Counted:
             numbers = np.zeros(len(keys), dtype=np.int64)
             numbers[kept] = np.arange(1, int(kept.sum()) + 1)
             starts = numbers[places]
-            yield names, counts[kept], documents[kept], starts
+            yield names, counts[kept].astype(np.int64), documents[kept].astype(np.int64), starts
             if not names:
                 return
 
@@ -150,16 +157,17 @@ class _Numbers(dict[str, int]):
         return self[token]
 
 
-def _nested(found: dict[tuple[str, ...], Candidate]) -> list[Candidate]:
-    """The same candidates, each with what longer ones hold of it."""
+def nested(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The same candidates, each with what longer ones of them hold of it."""
+    found = {one.forms: one for one in candidates}
     inside, n_longer, largest = Counter[tuple[str, ...]](), Counter[tuple[str, ...]](), dict[tuple[str, ...], int]()
-    for name, longer in found.items():
-        parts = {name[i : i + n] for n in range(1, len(name)) for i in range(len(name) - n + 1)}
+    for forms, longer in found.items():
+        parts = {forms[i : i + n] for n in range(1, len(forms)) for i in range(len(forms) - n + 1)}
         for part in parts & found.keys():
             inside[part] += longer.count
             n_longer[part] += 1
             largest[part] = max(largest.get(part, 0), longer.count)
     return [
-        Candidate(name, one.count, one.documents, inside[name], n_longer[name], largest.get(name, 0))
-        for name, one in found.items()
+        replace(one, inside=inside[forms], n_longer=n_longer[forms], largest=largest.get(forms, 0))
+        for forms, one in found.items()
     ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from metier.sources.candidates import MIN_DOCUMENTS, Candidate, Counted, Ints
+from metier.sources.candidates import MIN_DOCUMENTS, Candidate, Counted, Ints, nested
 from metier.sources.examples import Example
 from metier.sources.mine import STOP_WORDS, acronyms_of
 from metier.sources.words import form_of
@@ -62,11 +62,13 @@ def terms(examples: Sequence[Example], language: str) -> list[dict[str, Any]]:
     texts = [(example.document, example.learned_text) for example in _spread(examples)]
     counted = Counted(texts)
     frequency = _frequency(counted, get_frequency_dict(language))
-    found = []
-    for one in counted.candidates(_bounds(counted, frequency, language), WITHIN):
-        whole = one.largest < NESTED * one.count and one.on_its_own >= MIN_DOCUMENTS
-        if whole and (entry := _entry(one, counted, frequency)):
-            found.append((one.forms, entry))
+    candidates = counted.candidates(_bounds(counted, frequency, language), WITHIN)
+    entries = {one.forms: entry for one in candidates if (entry := _entry(one, counted, frequency))}
+    found = [
+        (one.forms, entries[one.forms])
+        for one in nested(one for one in candidates if one.forms in entries)
+        if one.largest < NESTED * one.count and one.on_its_own >= MIN_DOCUMENTS
+    ]
     found.sort(key=lambda pair: (-pair[1]["keyness"] * (1 + log2(len(pair[0]))), pair[0]))
     spelling = counted.spelling({forms for forms, _ in found[: 2 * MOST]})
     expansions = _expansions(text for _, text in texts)
@@ -82,13 +84,15 @@ def keyness(n: float, total: float, reference_n: float, reference_total: float) 
     return 2 * (n * log(n / (total * shared)) + reference_n * log(reference_n / (reference_total * shared)))
 
 
-def document_keyness(documents: int, frequency: float, words_per_document: Ints) -> float:
+def document_keyness(documents: int, frequency: float, lengths: tuple[Ints, Ints]) -> float:
     """2 (d ln(d / e) + (D - d) ln((D - d) / (D - e))) for d of D documents that hold a term; 0 when d <= e.
 
     e is expected at this frequency per word: the sum over documents of 1 - exp(-frequency * words).
+    lengths: (words of a document, how many documents have so many)
     """
-    n = len(words_per_document)
-    expected = float(-np.expm1(-frequency * words_per_document).sum())
+    words, n_documents = lengths
+    n = int(n_documents.sum())
+    expected = float(-np.expm1(-frequency * words) @ n_documents)
     if documents <= expected:
         return 0.0
     without = n - documents
@@ -136,7 +140,7 @@ def _entry(one: Candidate, counted: Counted, frequency: Callable[[tuple[str, ...
     score = keyness(one.count, counted.total, general * REFERENCE_WORDS, REFERENCE_WORDS)
     if general >= MOST_FREQUENT or ratio < LOG_RATIO or score < KEYNESS:
         return None
-    by_document = document_keyness(one.documents, general, counted.words_per_document)
+    by_document = document_keyness(one.documents, general, counted.lengths)
     if by_document < KEYNESS:
         return None
     return {
