@@ -62,7 +62,7 @@ def _scratch_part(
     return scratch.scratch([*records, *both], facts["sizes"], facts["facts"])
 
 
-def of_arm(name: str, records: Sequence[Mapping[str, Any]]) -> list[Record]:
+def of_arm(name: str, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**record, "arm": name} for record in records]
 
 
