@@ -142,7 +142,9 @@ def adapt(
             ),
             "data": facts.data_facts(corpus, split, trained.n_tokens),
             "vocabulary": vocabulary_facts(subject, split),
-            "training": facts.training_facts(trained, planned, before.replay_seconds, field.probe, field.mix, field.rate),
+            "training": facts.training_facts(
+                trained, planned, before.replay_seconds, field.probe, field.mix, field.rate
+            ),
             "cost": facts.cost(trained, field.rate, before.replay_seconds, seconds, journal.elapsed_s),
             "evidence": hashes(run),
         }
