@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from metier.evidence.kept_scores import General, ScoreCache
 from metier.evidence.score import Items, Record, score_documents, score_field, score_general
 from metier.models.decoding import continue_all
 from metier.models.encoding import Encoded, Encoder
@@ -29,9 +30,15 @@ class Arm:
 
 
 def score_arm(
-    reader: PackReader, items: Items, answers: Sequence[tuple[str, int, Answer]], pack_tokens: int, progress: Progress
+    reader: PackReader,
+    items: Items,
+    answers: Sequence[tuple[str, int, Answer]],
+    pack_tokens: int,
+    progress: Progress,
+    cache: ScoreCache | None = None,
 ) -> Arm:
-    """Score every item with one model. answers: (request id, tokens of its good answer, this model's greedy answer)."""
+    """Score every item with one model. answers: (request id, tokens of its good answer, this model's greedy answer).
+    cache: of a base model's general scores."""
     done = 0
 
     def advance(n_tokens: int) -> None:
@@ -40,7 +47,11 @@ def score_arm(
         progress.advance(done)
 
     field, tokens = score_field(reader, items, pack_tokens, advance)
-    general, choices = score_general(reader, items, pack_tokens, advance)
+
+    def read_general() -> General:
+        return score_general(reader, items, pack_tokens, advance)
+
+    general, choices = cache.general(items, read_general) if cache else read_general()
     given = [{"item": i, "good_tokens": n, **asdict(a)} for i, n, a in answers]
     return Arm(field + general, choices, given, tokens)
 

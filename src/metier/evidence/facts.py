@@ -61,8 +61,8 @@ def training_facts(
     mix: list[dict[str, Any]],
     rate: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """replay_s: seconds that writing it took. probe: what moved on held-out rows. rate: how the learning rate was found,
-    where it was looked for."""
+    """replay_s: seconds that writing it took. probe: what moved on held-out rows. rate: how the learning rate was
+    found, where it was looked for."""
     return {
         "steps": trained.n_steps,
         "epochs": round(planned.epochs * trained.n_tokens / planned.train_tokens, 4),

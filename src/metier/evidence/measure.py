@@ -11,6 +11,7 @@ from peft import PeftModel
 
 from metier.evidence.arms import Arm, ArmName, field_samples, nll_per_token, score_arm, write_arm
 from metier.evidence.kept import KeptBase, read_base, write_base
+from metier.evidence.kept_scores import ScoreCache
 from metier.evidence.layers import layer_changes
 from metier.evidence.preferences import score_pairs
 from metier.evidence.score import Items, Passage, Record, encode_items
@@ -162,11 +163,16 @@ def _score_base(
     reader, say = subject.reader, subject.say
     say.begin("base model reads the evidence", items.n_tokens)
     with disabled(reader.model):
-        arm = score_arm(reader, items, answers, subject.settings.pack_tokens, say)
+        arm = score_arm(reader, items, answers, subject.settings.pack_tokens, say, score_cache(subject))
         preferences = _preferences(subject, reader, items, "base")
         samples = field_samples(reader.model, subject.encoder, shown, SHOWN_TOKENS)
     say.end()
     return arm, samples, preferences
+
+
+def score_cache(subject: Subject) -> ScoreCache:
+    """Of the base's scores of the general pack."""
+    return ScoreCache(cache_folder(), subject.base.answers_as, subject.reader.device, subject.settings.pack_tokens)
 
 
 def _preferences(subject: Subject, reader: PackReader, items: Items, arm: ArmName) -> list[Record]:

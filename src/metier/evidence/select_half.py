@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from metier.evidence.gain import FIELD_SLICE
-from metier.evidence.measure import Subject, kept_answers, read_alike, subset
+from metier.evidence.kept_scores import General, ScoreCache
+from metier.evidence.measure import Subject, kept_answers, read_alike, score_cache, subset
 from metier.evidence.score import Items, Record, encode_items, score_field, score_general
 from metier.models.adapters import at_strength, disabled
 from metier.runs import RunFolder, read_jsonl, write_jsonl
@@ -48,7 +49,7 @@ def read_strengths(
     subject.say.begin(f"{n_readings} strengths and stages of the adapter read what choices are made on", n_readings)
     seen = tokens_seen(subject.run) if trajectory else {}
     with disabled(subject.reader.model):
-        base = _read(subject, items)
+        base = _read(subject, items, cache=score_cache(subject))
     dial = _of(base, step=n_steps, alpha=0.0)
     way = _of(_field(base), tokens_seen=0)
     # An adapter with tokens of its own cuts the same texts in another way.
@@ -106,11 +107,15 @@ def _items(subject: Subject, select: Sequence[Example], planned: Choosing) -> It
     )
 
 
-def _read(subject: Subject, items: Items, general_too: bool = True) -> list[Record]:
+def _read(subject: Subject, items: Items, general_too: bool = True, cache: ScoreCache | None = None) -> list[Record]:
     pack_tokens = subject.settings.pack_tokens
+
+    def read_general() -> General:
+        return score_general(subject.reader, items, pack_tokens, lambda _: None)
+
     records, _ = score_field(subject.reader, items, pack_tokens, lambda _: None)
     if general_too:
-        records += score_general(subject.reader, items, pack_tokens, lambda _: None)[0]
+        records += (cache.general(items, read_general) if cache else read_general())[0]
     return records
 
 
