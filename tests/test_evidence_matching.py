@@ -29,6 +29,13 @@ def test_a_control_is_near_in_length_position_surprise_and_document() -> None:
     assert sorted(match(TERMS, ordinary)[0]) == [0, 5]
 
 
+def test_a_term_that_stands_alone_in_its_document_is_compared_with_words_of_others() -> None:
+    ordinary = words(
+        ("a", 8, 100, 1.2, 1.0), ("z", 8, 100, 1.0, 0.8), ("z", 8, 100, 3.0, 2.8), ("z", 30, 100, 3.0, 2.8)
+    )
+    assert match(TERMS, ordinary) == [[0], [2]]
+
+
 def test_surprise_is_that_of_both_models_unless_the_base_alone_is_asked_for() -> None:
     ordinary = words(("a", 8, 100, 1.3, 0.5), ("a", 8, 100, 1.0, 0.0))
     assert match(TERMS, ordinary) == [[0], []]

@@ -68,7 +68,7 @@ def test_bars_share_one_scale_and_only_whole_layers_are_drawn() -> None:
     assert [row.name for row in found["activations"]["rows"]] == ["Layer 0", "Layer 1"]
     widths = re.findall(r'width="([\d.]+)%" height', found["activations"]["rows"][1].picture)
     assert widths == ["100", "100.00", "25.00"]
-    assert [row.value.replace(figures.SPACE, " ") for row in found["weights"]["rows"]] == ["0.1 %", "0.4 %"]
+    assert [row.value.replace(figures.SPACE, " ") for row in found["weights"]["rows"]] == ["0.10 %", "0.40 %"]
     assert "changed most in layer 2, by 30" in found["sentence"]
     assert "the weights changed most in layer 1" in found["sentence"]
 

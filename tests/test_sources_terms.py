@@ -44,6 +44,13 @@ def test_phrases_codes_and_words_are_terms_and_what_stands_around_them_is_not() 
     assert ("really",) not in found
 
 
+def test_a_participle_ends_no_term_and_begins_one() -> None:
+    found = by_forms(rows(("materialized views", "materialized"), ("materialize", "ataxia")))
+    assert ("materialized", "view") in found
+    assert ("materialized",) not in found
+    assert ("ataxia",) in found
+
+
 def test_a_fragment_that_stands_only_in_a_longer_term_is_not_one() -> None:
     found = by_forms(rows(("motor neuron disease", "ataxia")))
     assert ("motor", "neuron", "disease") in found

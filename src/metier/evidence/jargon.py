@@ -1,7 +1,7 @@
 """Did it learn the field's terms, beyond its register?
 
 A difference in differences: how much easier the terms became in held-out text, less how much easier ordinary words
-became that stand in the same documents and are as long, as late and as surprising. Whatever makes all words of the
+became that stand around them and are as long, as late and as surprising. Whatever makes all words of the
 field easier (its tone, its format) is in both and falls away.
 
 Surprise is matched by the mean of the two models, not by the base's alone. What is chosen for a noisy first value falls
@@ -39,8 +39,9 @@ MOST_OF_THE_DROP = 0.5  # of the terms' drop: surely less than this beyond the r
 SHOWN = 12  # terms at each end of the table
 METHOD = (
     "Bits per byte over the characters of each term in held-out text, base less adapted, less the mean of up to three "
-    "ordinary words of the same document as long, as late, likewise met before or not, and as surprising (by the mean "
-    "of both models); t interval with the jackknife error over terms, at most twenty occurrences of each."
+    "ordinary words as long, as late, likewise met before or not, and as surprising (by the mean of both models), of "
+    "the same document where it has such, none used twice; t interval with the jackknife error over terms, at most "
+    "twenty occurrences of each."
 )
 
 
@@ -73,6 +74,7 @@ def jargon(
         "n_occurrences": len(compared.names),
         "n_controls": len({i for chosen in matches for i in chosen}),
         "n_unmatched": len(spans) - len(compared.names),
+        "same_document": compared.same_document(),
         **compared.levels(),
         **(compared.estimates() if compared.names else {}),
         **_by_base(names, measured, controls),
@@ -155,6 +157,12 @@ class Compared:
             gap = (mean - control_mean) / spread if spread else 0.0
             found.append({"name": name, "terms": mean, "controls": control_mean, "gap": gap})
         return found
+
+    def same_document(self) -> float | None:
+        """The share of occurrences whose controls stand in their own document."""
+        here, there = self._terms.documents, self._controls.documents
+        own = [here[row] == there[chosen[0]] for row, chosen in zip(self.rows, self._matches, strict=True)]
+        return float(np.mean(own)) if own else None
 
     def _of_controls(self, values: Floats) -> Floats:
         """The mean over each occurrence's controls."""
@@ -334,7 +342,7 @@ def _too_few(found: Mapping[str, Any], language: str) -> str:
     if found["n_unmatched"] and not found["n_controls"]:
         return (
             f"Cannot tell whether the terms were learned: none of their {found['n_unmatched']} held-out occurrences "
-            f"has ordinary words of the language {language!r} near it to compare with. Longer passages would help."
+            f"has ordinary words of the language {language!r} like it to compare with. Hold out more documents."
         )
     return (
         f"Cannot tell whether the terms were learned: {_counts(found)} can be compared, and {MIN_TERMS} terms with "
@@ -345,7 +353,7 @@ def _too_few(found: Mapping[str, Any], language: str) -> str:
 def _drops(found: Mapping[str, Any]) -> str:
     return (
         f"{_counts(found)} became {_bits(found['term_drop']['value'])} bits per byte easier, ordinary words like them "
-        f"in the same documents {_bits(found['control_drop']['value'])}"
+        f"{_bits(found['control_drop']['value'])}"
     )
 
 

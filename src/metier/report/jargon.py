@@ -41,6 +41,7 @@ def jargon_panel(part: Mapping[str, Json] | None) -> dict[str, Json] | None:
         "worst": [_term_cells(row) for row in part.get("worst") or []],
         "balance": [_balance_cells(row) for row in part.get("balance") or []],
         "by_base": _by_base(part),
+        "own": figures.percent(part.get("same_document")),
         "definitions": [
             [str(one.get(key) or figures.MISSING) for key in ("term", "base", "adapted")]
             for one in definitions[:MOST_DEFINITIONS]

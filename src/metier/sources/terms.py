@@ -63,7 +63,12 @@ def terms(examples: Sequence[Example], language: str) -> list[dict[str, Any]]:
     counted = Counted(texts)
     frequency = _frequency(counted, get_frequency_dict(language))
     candidates = counted.candidates(_bounds(counted, frequency, language), WITHIN)
-    entries = {one.forms: entry for one in candidates if (entry := _entry(one, counted, frequency))}
+    participles = _participles(counted) if language == "en" else set()
+    entries = {
+        one.forms: entry
+        for one in candidates
+        if one.forms[-1] not in participles and (entry := _entry(one, counted, frequency))
+    }
     found = [
         (one.forms, entries[one.forms])
         for one in nested(one for one in candidates if one.forms in entries)
@@ -131,6 +136,14 @@ def _bounds(counted: Counted, frequency: Callable[[tuple[str, ...]], float], lan
             if adverb or after[form] > VERB or counted.written(form) & FUNCTION_WORDS:
                 bounds.add(form)
     return bounds
+
+
+def _participles(counted: Counted) -> set[str]:
+    """Forms that end no English term: "reduced", where "reduce" stands in the texts too; they may begin one."""
+    known = set(counted.forms)
+    return {
+        form for form in known if form.endswith("ed") and len(form) > 5 and {form[:-1], form[:-2], form[:-3]} & known
+    }
 
 
 def _entry(one: Candidate, counted: Counted, frequency: Callable[[tuple[str, ...]], float]) -> dict[str, Any] | None:
