@@ -30,6 +30,14 @@ def test_two_orders_by_hand() -> None:
     assert probabilities(model, 0, 1, 1) == pytest.approx([0.5 + 0.5 * one, 0.5 * one])
 
 
+def test_shorter_contexts_are_counted_by_what_stands_before_them_and_not_by_how_often_they_occur() -> None:
+    """0 1 2 1 2 3: 2 comes twice and always after 1, so alone it is as likely as 3; 3 is the context of nothing."""
+    model = counted((0, 1, 2, 1, 2, 3))
+    assert probabilities(model, 0, 3, 1)[1] == pytest.approx((2 - 1) / 4 + 0.5 / 4)
+    assert probabilities(model, 0, 3, 2)[1] == pytest.approx((1 - 0.5) / 4 + 0.5 / 4)
+    assert probabilities(model, 0, 3, 3)[1] == pytest.approx((1 - 0.5) / 4 + 0.5 / 4)
+
+
 def test_discounts_are_those_of_the_counts_of_counts() -> None:
     """Chen & Goodman: with 4, 2, 1 and 1 n-grams of the counts 1 to 4, Y = 4 / 8."""
     counts = np.asarray([1, 1, 1, 1, 2, 2, 3, 4])
@@ -69,6 +77,7 @@ def test_tokens_without_loss_are_context_and_are_not_counted() -> None:
     )
     assert after_two > after_one
     assert np.exp(-model.foretell(document((0, 3, 3, 1))).nll)[-1] < 1 / VOCABULARY
+    assert np.exp(-model.foretell(document((0, 1, 2))).nll)[-1] < 1 / VOCABULARY
 
 
 def test_the_end_token_is_counted_but_not_scored() -> None:
