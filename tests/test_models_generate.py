@@ -8,8 +8,9 @@ import torch
 from transformers import PreTrainedModel
 
 from metier.models import generate
+from metier.models.decoding import continue_all
 from metier.models.encoding import Encoder
-from metier.models.generate import TEXT_BATCH, Answer, AnswerCache, TextCache, answer_all, continue_all, sample_texts
+from metier.models.generate import TEXT_BATCH, Answer, AnswerCache, TextCache, answer_all, sample_texts
 from metier.sources.examples import Message
 from tiny import tiny_model, tiny_tokenizer
 
@@ -40,7 +41,7 @@ def test_an_answer_in_a_padded_batch_is_the_answer_alone(family: str, encoder: E
     model = tiny_model(family)
     prompts = [encoder.prompt_ids([Message("user", request)]) for request in REQUESTS]
     expected = [one_by_one(model, prompt, 8, encoder.end) for prompt in prompts]
-    assert continue_all(model, encoder, prompts, 8) == expected
+    assert continue_all(model, prompts, 8, encoder.ends) == expected
 
 
 def test_answers_come_in_the_order_of_the_requests_whatever_the_batches(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from metier.errors import ModelError
 from metier.models.adapters import disabled, load_adapter, weights_moved
+from metier.models.decoding import continue_all
 from metier.models.encoding import Encoder
-from metier.models.generate import continue_all
 from metier.models.methods import add_method, n_trained
 from metier.models.packing import PackReader, pack
 from tiny import VOCABULARY, document, documents, random_ids, tiny_model, tiny_tokenizer
@@ -107,12 +107,12 @@ def test_switched_off_the_base_neither_scores_nor_writes_the_new_tokens(method: 
     reader = PackReader(model)
     encoder = Encoder(tiny_tokenizer(), 512)
     prompts = [list(random_ids(9, seed)) for seed in range(4)]
-    expected = continue_all(base.model, encoder, prompts, 12)
-    on = continue_all(model, encoder, prompts, 12)
+    expected = continue_all(base.model, prompts, 12, encoder.ends)
+    on = continue_all(model, prompts, 12, encoder.ends)
     assert any(token >= VOCABULARY for row in on for token in row)
     with disabled(model):
         assert torch.equal(reader.token_nll(pack(WITHOUT)), base.token_nll(pack(WITHOUT)))
-        assert continue_all(model, encoder, prompts, 12) == expected
+        assert continue_all(model, prompts, 12, encoder.ends) == expected
     assert not torch.allclose(reader.token_nll(pack(WITHOUT)), base.token_nll(pack(WITHOUT)))
 
 

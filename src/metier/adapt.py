@@ -204,7 +204,9 @@ def choose(
     if not choosing.strengths:
         return 0.0, 1.0
     rows = [e for e in split.train if e.id in trained.bytes_by_item]
-    seconds = read_strengths(subject, split.select, choosing, journal.trajectory, trained.n_steps, rows)
+    leaked = {leak.id for leak in leaks.held_out}
+    select = [e for e in split.select if e.id not in leaked]
+    seconds = read_strengths(subject, select, choosing, journal.trajectory, trained.n_steps, rows)
     margin = subject.settings.budget_forgetting
     found = parallel.by_first(lambda: conclude.dial_of(list(read_jsonl(run.evidence / DIAL)), margin, leaks))
     subject.say.say(found["sentence"])

@@ -89,7 +89,7 @@ def field_samples(
             limits.append(CONTINUED_TOKENS)
     room = encoder.window - max(limits, default=0)
     prompts = [prompt[-room:] for prompt in prompts]
-    answers = continue_all(model, encoder, prompts, max(limits)) if prompts else []
+    answers = continue_all(model, prompts, max(limits), encoder.ends) if prompts else []
     return [
         (request, reference, encoder.tokenizer.decode(ids[:limit], skip_special_tokens=True).strip())
         for request, reference, ids, limit in zip(requests, references, answers, limits, strict=True)

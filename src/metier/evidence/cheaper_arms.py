@@ -254,7 +254,7 @@ def _answered(asked: Asked, way: Way, setting: Setting, queries: Sequence[Query]
     for first in range(0, len(order), ANSWERED_AT_ONCE):
         group = order[first : first + ANSWERED_AT_ONCE]
         with asked.models.reading(way) as reader:
-            answers = continue_all(reader.model, encoder, [prompts[q.id] for q in group], ANSWER_TOKENS)
+            answers = continue_all(reader.model, [prompts[q.id] for q in group], ANSWER_TOKENS, encoder.ends)
         for query, ids in zip(group, answers, strict=True):
             yield {
                 "arm": way.name,

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from metier.models.encoding import Encoder
-
 DROP_SHARE = 0.75  # of the rows: when fewer still run, the others are dropped, which copies what is kept
 
 
@@ -47,13 +45,13 @@ def continue_all(
     """Greedy continuations up to and with the end token; prompts are padded on the left and the padding masked."""
     longest = max(map(len, prompts))
     n_tokens = longest + max_new_tokens
-    ids = torch.full((len(prompts), longest), encoder.end)
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros(len(prompts), n_tokens, dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    ends = torch.tensor(sorted(encoder.ends), device=model.device)
+    ending = torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
     layers = [_Room(n_tokens) for _ in range(model.config.get_text_config().num_hidden_layers)]
     cache = Cache(layers=layers)
     continuations: list[list[int]] = [[] for _ in prompts]
@@ -73,7 +71,7 @@ def continue_all(
         for row, token, is_open in zip(running.tolist(), ids[:, 0].tolist(), open_rows.tolist(), strict=True):
             if is_open:
                 continuations[row].append(token)
-        open_rows &= ~torch.isin(ids[:, 0], ends)
+        open_rows &= ~torch.isin(ids[:, 0], ending)
         if not bool(open_rows.any()):
             break
         position_ids = position_ids[:, -1:] + 1

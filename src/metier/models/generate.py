@@ -44,7 +44,7 @@ def answer_all(
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
         for i, tokens in zip(
-            rows, continue_all(model, encoder, [prompts[i] for i in rows], max_new_tokens), strict=True
+            rows, continue_all(model, [prompts[i] for i in rows], max_new_tokens, encoder.ends), strict=True
         ):
             ended = bool(tokens) and tokens[-1] in encoder.ends
             text = encoder.tokenizer.decode(tokens, skip_special_tokens=True).strip()

@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from metier.errors import RunError
+from metier.models.decoding import continue_all
 from metier.models.device import wait_for
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, divide, pack
@@ -160,7 +159,7 @@ def read_plan(run: RunFolder) -> Plan | None:
 
 
 SMALLEST = EvidencePlan(
-    field_items=40, texts=24, requests=48, choices=80, choosing=Choosing(12, 12, 10, (0.5, 1.0, 1.25))
+    field_items=40, texts=24, requests=48, choices=80, choosing=Choosing(14, 12, 10, (0.5, 1.0, 1.25))
 )
 """Below it retention is rarely shown: with 40 answers, two ordinary loops leave a share of 10 % open. A strength is
 chosen on ten documents of each kind or more."""
@@ -349,15 +348,13 @@ GENERATE_PROMPT = 48  # tokens: a request in a chat template with its system pro
 GENERATE_STEPS = 6  # timed
 
 
-@torch.no_grad()
 def _generate_rate(reader: PackReader, answer_tokens: int) -> float:
     """Generated tokens a second for a batch of answers of so many tokens, the reading of their prompts included."""
-    ids = torch.full((GENERATE_ROWS, GENERATE_PROMPT), 5, device=reader.device)
-    options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": -1, "attention_mask": torch.ones_like(ids)}
+    prompts = [[1] * GENERATE_PROMPT] * GENERATE_ROWS
     times = []
     for n in (1, 1 + GENERATE_STEPS):
         started = time.perf_counter()
-        reader.model.generate(input_ids=ids, max_new_tokens=n, **options)
+        continue_all(reader.model, prompts, n, ends=())
         times.append(time.perf_counter() - started)
     step_s = max(1e-4, (times[1] - times[0]) / GENERATE_STEPS)
     return GENERATE_ROWS * answer_tokens / (times[0] + (answer_tokens - 1) * step_s)
