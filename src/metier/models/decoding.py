@@ -40,9 +40,10 @@ class _Room(DynamicLayer):  # type: ignore[misc]
 
 @torch.no_grad()
 def continue_all(
-    model: Any, encoder: Encoder, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, ends: Collection[int]
 ) -> list[list[int]]:
-    """Greedy continuations up to and with the end token; prompts are padded on the left and the padding masked."""
+    """Greedy continuations up to and with one of the tokens that end them; prompts are padded on the left and the
+    padding masked."""
     longest = max(map(len, prompts))
     n_tokens = longest + max_new_tokens
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
