@@ -4,7 +4,7 @@ A loop of our own, for what it leaves out: keys and values have room for all tok
 they are copied whole at every token), and rows that have ended leave the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
