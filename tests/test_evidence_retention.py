@@ -231,3 +231,16 @@ def test_answers_to_other_requests_are_not_compared():
     adapted[0]["request"] = "another"
     with pytest.raises(DataError, match="request"):
         retention([], [], [], [], base, adapted)
+
+
+def test_questions_that_the_base_only_guesses_cannot_show_a_loss_and_do_not_decide():
+    base, adapted = choices(n=200, noise=0.1)
+    for arm in (base, adapted):
+        for i, record in enumerate(arm):
+            record["label"] = i % 4  # the lead is the first choice's still
+    found = judge(scores("text/news", lost=0.002), (base, adapted))
+    one = only(found, "choices")
+    assert (one["at_chance"], one["passed"]) == (True, None)
+    assert "no better than chance" in one["note"]
+    assert found["passed"] is True
+    assert only(judge(choice_arms=choices(n=200)), "choices")["at_chance"] is False

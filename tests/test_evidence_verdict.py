@@ -185,3 +185,12 @@ def test_a_true_gain_of_three_percent_is_found_in_two_hundred_documents():
     kept = general()
     found = [decide(held_out(n=200, saved=0.03, noise=0.08, seed=s), kept)["decision"] for s in range(40)]
     assert found.count("adapted") >= 36
+
+
+def test_a_slice_that_the_base_only_guesses_is_named_and_does_not_decide():
+    kept = general()
+    blind = [{**one, "at_chance": True, "passed": None} if one["name"] == "choices" else one for one in kept["slices"]]
+    verdict = decide(held_out(saved=0.21), {**kept, "slices": blind})
+    assert verdict["decision"] == "adapted"
+    assert verdict["reasons"][-1].startswith("Multiple-choice questions: the base does no better than chance")
+    assert "multiple-choice" not in verdict["sentence"]

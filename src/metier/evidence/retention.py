@@ -68,6 +68,7 @@ class Measured:
     loss: Loss
     margin: float
     note: str = ""
+    at_chance: bool = False  # the base is not surely better than guessing, so nothing that it could lose would show
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -91,7 +92,8 @@ def retention(
     A slice passed (true) when the upper bound of its loss lies within the margin, at 5 %. It failed (false) when the
     lower bound lies beyond the margin at 5 % divided by the number of slices, so that a model within every margin is
     called forgetful in at most 5 % of runs however many slices there are; passing needs no such correction, because
-    the whole passes only if every slice does. Otherwise `passed` is null: too few items to tell.
+    the whole passes only if every slice does. Otherwise `passed` is null: too few items to tell. A slice on which the
+    base does no better than chance (`at_chance`) is neither, and the others decide.
 
     Raises:
         DataError: the two arms do not hold the same items, or an item cannot be scored.
@@ -102,7 +104,7 @@ def retention(
         *_measure_answers(base_answers, adapted_answers),
     ]
     slices = [_judge(one, n_slices=len(measured)) for one in measured]
-    outcomes = [one["passed"] for one in slices]
+    outcomes = [one["passed"] for one in slices if not one["at_chance"]]
     passed = False if False in outcomes else True if outcomes and None not in outcomes else None
     return {"margin": text_margin, "passed": passed, "slices": slices}
 
@@ -111,7 +113,9 @@ def _judge(measured: Measured, n_slices: int) -> dict[str, Any]:
     loss, margin = measured.loss, measured.margin
     upper, surely_lost = loss.upper(), loss.lower(ERROR / n_slices)
     passed: bool | None = None
-    if upper is not None and upper <= margin:
+    if measured.at_chance:
+        passed = None
+    elif upper is not None and upper <= margin:
         passed = True
     elif surely_lost is not None and surely_lost > margin:
         passed = False
@@ -128,6 +132,7 @@ def _judge(measured: Measured, n_slices: int) -> dict[str, Any]:
         "n_items": loss.n_items,
         "n_documents": loss.n_documents,
         "passed": passed,
+        "at_chance": measured.at_chance,
         "note": measured.note,
         **measured.extra,
     }
@@ -194,7 +199,11 @@ def _measure_choices(base: Sequence[Record], adapted: Sequence[Record]) -> list[
         f"(chance {100 * extra['chance']:.1f} %; exact McNemar p = {extra['mcnemar_p']:.2g})"
     )
     means = float(np.mean(right_before)), float(np.mean(right_after))
-    return [Measured("choices", "probability of the right choice", *means, loss, CHOICES_MARGIN, note, extra)]
+    above = mean_estimate([p - 1 / len(ps) for p, ps in zip(right_before, before, strict=True)], items).lower()
+    at_chance = above is None or bool(above <= 0)
+    note += "; the base does no better than chance here, so a loss could not show" if at_chance else ""
+    unit = "probability of the right choice"
+    return [Measured("choices", unit, *means, loss, CHOICES_MARGIN, note, at_chance, extra)]
 
 
 def _accuracies(

@@ -47,7 +47,18 @@ def decide(gain: Mapping[str, Any], retention: Mapping[str, Any] | None, unit: s
     gain, retention: as in results.json; retention is None when it was not measured.
     unit: what was held out, for the words only: "document", "row" or "section".
     """
-    slices: Sequence[Slice] = retention["slices"] if retention else []
+    measured: Sequence[Slice] = retention["slices"] if retention else []
+    slices = [one for one in measured if not one.get("at_chance")]
+    found = _decide(gain, slices, unit)
+    blind = [one for one in measured if one.get("at_chance")]
+    return {**found, "reasons": [*found["reasons"], *map(_cannot_lose, blind)]}
+
+
+def _cannot_lose(one: Slice) -> str:
+    return f"{_upper_first(readable(one['name']))}: the base does no better than chance, so they could not show a loss."
+
+
+def _decide(gain: Mapping[str, Any], slices: Sequence[Slice], unit: str) -> dict[str, Any]:
     failed = [one for one in slices if one["passed"] is False]
     if failed:
         return _verdict("forgot", *_forgot(gain, failed, unit))

@@ -163,7 +163,7 @@ def retention_panel(retention: Mapping[str, Json] | None) -> dict[str, Json] | N
         return None
     n_kept = sum(1 for part in slices if part.get("passed") is True)
     return {
-        "sentence": _retention_sentence(slices),
+        "sentence": _retention_sentence([part for part in slices if not part.get("at_chance")] or slices),
         "figure": f"{n_kept} of {len(slices)}",
         "chart": _retention_chart([part for part in slices if _has_bounds(part)]),
         "slices": [_slice_cells(part) for part in slices],
@@ -203,6 +203,10 @@ def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _outcome(part: Mapping[str, Json]) -> tuple[str, str]:
+    return ("unsure", "at chance") if part.get("at_chance") else OUTCOMES[part.get("passed")]
+
+
 def _change(part: Mapping[str, Json]) -> str:
     """Real values of one slice, in its own unit: what was lost, its upper bound, the margin."""
     places = figures.places_for(part.get("margin"))
@@ -234,7 +238,7 @@ def _retention_chart(slices: Sequence[Mapping[str, Json]]) -> dict[str, Json] | 
     scale = charts.padded_scale([low, high])
     rows = []
     for part in slices:
-        kind, word = OUTCOMES[part.get("passed")]
+        kind, word = _outcome(part)
         lower, value, upper = (_margins(part, key) or 0.0 for key in ("lower_95", "diff", "upper_95"))
         picture = charts.interval_row(scale, lower, value, upper, kind, [(0.0, "zero"), (1.0, "margin")])
         words = word if scale.holds(value) else f"{word}, {figures.fixed(value, 0)} margins"
@@ -245,7 +249,7 @@ def _retention_chart(slices: Sequence[Mapping[str, Json]]) -> dict[str, Json] | 
 
 def _slice_cells(part: Mapping[str, Json]) -> list[Json]:
     places = figures.places_for(part.get("margin"))
-    kind, word = OUTCOMES[part.get("passed")]
+    kind, word = _outcome(part)
     under = [figures.counted(part.get("n_items"), "item"), str(part.get("unit", "")), str(part.get("note") or "")]
     small = Markup("<small>{}</small>").format("; ".join(text for text in under if text))
     return [
