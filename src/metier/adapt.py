@@ -129,7 +129,7 @@ def adapt(
         choosing_s, dial = choose(subject, split, planned, field.trained, journal, leaks)
         with at_strength(subject.reader.model, dial):
             after = measure.adapted_arm(subject, subject.reader, before)
-            compare(subject, split, planned, before, beside, field)
+            compare(subject, split, planned, before, beside, field, dial)
         language = write_field_terms(run, split, field.trained) if before.items.field else ""
         measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
         seconds = before.seconds + choosing_s + after.seconds
@@ -213,7 +213,9 @@ def choose(
     return seconds, float(found["chosen"])
 
 
-def compare(subject: Subject, split: Split, planned: Plan, before: Before, beside: Beside, field: Training) -> None:
+def compare(
+    subject: Subject, split: Split, planned: Plan, before: Before, beside: Beside, field: Training, dial: float
+) -> None:
     """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text."""
     if subject.settings.evidence != "full":
         return
@@ -221,7 +223,7 @@ def compare(subject: Subject, split: Split, planned: Plan, before: Before, besid
         subject.say.say("cheaper ways, controls and a model from scratch are compared by one process only: left out")
         return
     rate = field.rate["chosen"] if field.rate else planned.lr
-    full_evidence(subject, split, planned, before, Adapted(subject.reader, field.trained, rate, beside.written))
+    full_evidence(subject, split, planned, before, Adapted(subject.reader, field.trained, rate, beside.written, dial))
 
 
 def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:

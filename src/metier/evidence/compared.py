@@ -6,7 +6,8 @@ from typing import Any
 from metier.evidence import controls, scratch
 from metier.evidence.answer_quality import answer_quality
 from metier.evidence.cheaper import ADAPTED, BASE, cheaper
-from metier.evidence.gain import FIELD_SLICE
+from metier.evidence.gain import FIELD_SLICE, gain
+from metier.evidence.stability import stability
 from metier.evidence.statistics import Record
 from metier.runs import Json, RunFolder, read_json, read_jsonl
 
@@ -14,7 +15,7 @@ FACTS = "fuller.json"  # in evidence/: what the records do not say
 
 
 def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
-    """The parts `arms`, `controls` and `scratch` of results.json from the files of a run, without a model; nothing
+    """The parts `arms`, `controls`, `stability` and `scratch` of results.json from the files of a run, without a model; nothing
     where full evidence was not measured.
 
     leaked: held-out items whose text stands in training text; they are not counted.
@@ -31,6 +32,7 @@ def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
     return {
         "arms": _arms_part(facts["arms"], records("arms.jsonl"), records("arm-answers.jsonl")),
         "controls": _controls_part(facts["controls"], base, adapted, records("controls.jsonl")),
+        "stability": _stability_part(facts["stability"], base, adapted, records("seeds.jsonl")),
         "scratch": _scratch_part(facts["scratch"], base, adapted, records("scratch.jsonl")),
     }
 
@@ -53,6 +55,13 @@ def _controls_part(
         return {"controls": [], "passed": None, "sentence": f"No control was trained: {facts['why']}."}
     of = {name: [r for r in records if r["arm"] == name] for name in (controls.PLACEBO, controls.SHUFFLED)}
     return controls.controls(base, adapted, of[controls.PLACEBO], of[controls.SHUFFLED], facts["placebo_text"])
+
+
+def _stability_part(
+    facts: Mapping[str, Any], base: Sequence[Record], adapted: Sequence[Record], records: Sequence[Record]
+) -> dict[str, Json]:
+    gains = {int(seed): gain(base, [r for r in records if r["arm"] == str(seed)]) for seed in facts.get("seeds", ())}
+    return stability({facts.get("seed", 0): gain(base, adapted), **gains})
 
 
 def _scratch_part(

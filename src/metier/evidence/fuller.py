@@ -2,7 +2,7 @@
 score records, and concluded from these without a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metier.errors import DataError
 from metier.evidence import controls, scratch
@@ -26,6 +26,7 @@ from metier.evidence.rivals import (
 )
 from metier.evidence.score import Record, score_field
 from metier.evidence.statistics import bits_per_byte
+from metier.models.adapters import at_strength
 from metier.models.encoding import Encoded
 from metier.models.fit import sizes_of, training_memory
 from metier.models.load import empty_model, load_base
@@ -43,7 +44,7 @@ from metier.training.plan import Plan, step_size
 class Limits:
     """How much is measured. select, test: queries of each half · answers: queries that are answered in words ·
     controls: which are trained · shares: of the training text that models from scratch get · scratch_tokens: that the
-    largest of them reads at most."""
+    largest of them reads at most · seeds: other runs that differ in their seed alone."""
 
     select: int = 16
     test: int = 60
@@ -51,25 +52,28 @@ class Limits:
     controls: tuple[str, ...] = (controls.PLACEBO, controls.SHUFFLED)
     shares: tuple[float, ...] = scratch.SHARES
     scratch_tokens: int = 25_000
+    seeds: int = 2
 
 
 @dataclass(frozen=True)
 class Adapted:
     """The adapted model and how it came to be. reader: reads as the adapted model. peak_lr: that it was trained at.
-    replay: the documents beside the field."""
+    replay: the documents beside the field. strength: at which it is measured."""
 
     reader: PackReader
     trained: Trained
     peak_lr: float
     replay: Sequence[Encoded]
+    strength: float = 1.0
 
 
 def full_evidence(
     subject: Subject, split: Split, planned: Plan, before: Before, adapted: Adapted, limits: Limits = Limits()
 ) -> dict[str, Json]:
-    """Measure, write evidence/arms.jsonl, arm-answers.jsonl, controls.jsonl and scratch.jsonl, and conclude.
+    """Measure, write evidence/arms.jsonl, arm-answers.jsonl, controls.jsonl, seeds.jsonl and scratch.jsonl, and
+    conclude.
 
-    Returns the parts `arms`, `controls` and `scratch` of results.json; what could not be run says why.
+    Returns the parts `arms`, `controls`, `stability` and `scratch` of results.json; what could not be run says why.
     The scores of both models on the field (scores-base.jsonl, scores-adapted.jsonl) have been written before.
 
     Raises:
@@ -84,6 +88,7 @@ def full_evidence(
             "costs": {"train_s": adapted.trained.seconds, "score_tokens_per_s": planned.speed.score_tokens_per_s},
         },
         "controls": _measure_controls(subject, planned, before, train, adapted, limits),
+        "stability": _measure_seeds(subject, split, planned, before, adapted, limits),
         "scratch": _measure_scratch(subject, before, train, adapted, ngrams, limits),
     }
     write_json(subject.run.evidence / FACTS, facts)
@@ -142,14 +147,7 @@ def _measure_controls(
     settings = subject.settings
     if subject.new_tokens or any(e.rejected for e in train):
         return {"why": "controls are not trained where tokens are added or rows are preferences"}
-    planned_steps = Steps(
-        adapted.trained.n_steps,
-        planned.step_tokens,
-        adapted.peak_lr,
-        settings.pack_tokens,
-        adapted.trained.n_replay_tokens / max(1, adapted.trained.n_tokens),
-        settings.seed,
-    )
+    planned_steps = _same_steps(subject, planned, adapted, settings.seed)
     placebo_text, placebo = wrong_field(settings.data, as_chat=kind_of_queries(train) == "answer")
     texts: dict[str, Callable[[], list[Example]]] = {
         controls.PLACEBO: lambda: placebo,
@@ -162,6 +160,35 @@ def _measure_controls(
         records += of_arm(name, _score(subject, reader, before))
     write_jsonl(subject.run.evidence / "controls.jsonl", records)
     return {"placebo_text": placebo_text}
+
+
+def _same_steps(subject: Subject, planned: Plan, adapted: Adapted, seed: int) -> Steps:
+    """As many as the adapted model took."""
+    trained = adapted.trained
+    share = trained.n_replay_tokens / max(1, trained.n_tokens)
+    pack_tokens = subject.settings.pack_tokens
+    return Steps(trained.n_steps, planned.step_tokens, adapted.peak_lr, pack_tokens, share, seed)
+
+
+# other seeds ---------------------------------------------------------------------------------------------------------
+
+
+def _measure_seeds(
+    subject: Subject, split: Split, planned: Plan, before: Before, adapted: Adapted, limits: Limits
+) -> dict[str, Json]:
+    """Other orders of the rows and other starts of the adapter, on the same held-out text."""
+    if subject.new_tokens or any(e.rejected for e in split.train) or subject.settings.method == "full":
+        return {"why": "other seeds are not trained of whole models, with added tokens or on preferences"}
+    records: list[Mapping[str, Json]] = []
+    seeds = [subject.settings.seed + 1 + i for i in range(limits.seeds)]
+    for seed in seeds:
+        reader = _fresh_reader(subject, seed)
+        steps = _same_steps(subject, planned, adapted, seed)
+        _train(subject, f"seed {seed}", reader, split.train, adapted.replay, steps)
+        with at_strength(reader.model, adapted.strength):
+            records += of_arm(str(seed), _score(subject, reader, before))
+    write_jsonl(subject.run.evidence / "seeds.jsonl", records)
+    return {"seed": subject.settings.seed, "seeds": seeds}
 
 
 # from scratch --------------------------------------------------------------------------------------------------------
@@ -205,9 +232,9 @@ def _base_reader(subject: Subject) -> PackReader:
     return PackReader(load_base(subject.settings.model, subject.base.where).model)
 
 
-def _fresh_reader(subject: Subject) -> PackReader:
-    """The base as it was before training, with an adapter that has learned nothing."""
-    settings = subject.settings
+def _fresh_reader(subject: Subject, seed: int | None = None) -> PackReader:
+    """The base as it was before training, with an adapter that has learned nothing; seed: the run's own where None."""
+    settings = subject.settings if seed is None else replace(subject.settings, seed=seed)
     base = load_base(settings.model, subject.base.where)
     return PackReader(
         add_method(base.model, settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)

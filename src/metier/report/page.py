@@ -22,6 +22,7 @@ from metier.report.inside import inside_panel
 from metier.report.jargon import jargon_panel
 from metier.report.overdone import overdone_panel
 from metier.report.scratch import scratch_panel
+from metier.report.stability import stability_panel
 from metier.report.sufficiency import sufficiency_panel
 from metier.runs import Json, RunFolder, read_json, read_jsonl, write_text
 
@@ -32,6 +33,7 @@ PANELS = {
     "cheaper": ("arms", cheaper_panel),
     "controls": ("controls", controls_panel),
     "scratch": ("scratch", scratch_panel),
+    "stability": ("stability", stability_panel),
     "overdone": ("overdone", overdone_panel),
     "inside": ("inside", inside_panel),
 }
