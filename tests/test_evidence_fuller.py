@@ -68,7 +68,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
 
 
 def test_every_part_has_its_sentence_figures_and_method(ran: Ran) -> None:
-    assert set(ran.found) == {"arms", "controls", "scratch"}
+    assert set(ran.found) == {"arms", "controls", "stability", "scratch"}
     for part in ran.found.values():
         assert part["sentence"].endswith(".")
         assert part["method"]
@@ -86,6 +86,14 @@ def test_the_model_that_was_trained_here_beats_what_reads_other_text_or_starts_f
     assert placebo["beaten_by"]["ci_low"] > 0
     assert shuffled["beaten_by"]["ci_low"] > 0
     assert ran.found["scratch"]["floors"]["ngram"] < ran.found["scratch"]["base_bits"]
+
+
+def test_other_seeds_end_elsewhere_and_are_measured_on_the_same_documents(ran: Ran) -> None:
+    found = ran.found["stability"]
+    assert [run["seed"] for run in found["runs"]] == [0, 1, 2]
+    assert len({run["gain"] for run in found["runs"]}) == 3
+    assert found["n_documents"] == len({r["document"] for r in ran.before.base.scores if r["slice"] == "field"})
+    assert 0 < found["smallest_difference"] < 1
 
 
 def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(

@@ -15,8 +15,8 @@ FACTS = "fuller.json"  # in evidence/: what the records do not say
 
 
 def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
-    """The parts `arms`, `controls`, `stability` and `scratch` of results.json from the files of a run, without a model; nothing
-    where full evidence was not measured.
+    """The parts `arms`, `controls`, `stability` and `scratch` of results.json from the files of a run, without a model;
+    nothing where full evidence was not measured.
 
     leaked: held-out items whose text stands in training text; they are not counted.
     """
