@@ -48,15 +48,15 @@ def test_training_is_recommended_where_it_surely_beats_the_best_cheaper_arm() ->
     assert found["margin"]["diff"] == pytest.approx(0.2, abs=0.03)
     assert found["margin"]["ci_low"] > 0
     assert found["sentence"].startswith(
-        "Training pays: for the second half of held-out documents, given the first the adapted model needs 0."
+        "Training pays: for the second half of held-out documents, given the first, the adapted model needs 0."
     )
     assert "the base model with retrieval (95 % interval 0." in found["sentence"]
 
 
 def test_a_cheaper_arm_that_does_as_well_is_recommended_instead() -> None:
-    found = cheaper(arms({BASE: 1.2, RETRIEVAL: 0.8, ADAPTED: 0.8}, noise=0.05), COSTS)
+    found = cheaper(arms({BASE: 1.2, RETRIEVAL: 0.8, ADAPTED: 0.76}, noise=0.1), COSTS)
     assert found["recommended"] == RETRIEVAL
-    assert found["margin"]["ci_low"] < 0 < found["margin"]["ci_high"]
+    assert found["margin"]["ci_low"] < 0 < found["margin"]["diff"] < found["margin"]["ci_high"]
     assert found["sentence"].startswith("Use the base model with retrieval: ")
     assert "is not shown to need fewer bits than the base model with retrieval (" in found["sentence"]
 
@@ -71,8 +71,8 @@ def test_a_cheaper_arm_that_does_better_is_recommended_with_its_lead() -> None:
 def test_where_nothing_beats_the_base_the_base_is_recommended() -> None:
     worse = cheaper(arms({BASE: 1.0, RETRIEVAL: 1.1, NGRAM: 1.05, ADAPTED: 1.0}, noise=0.05), COSTS)
     assert (worse["recommended"], worse["rival"]) == (BASE, BASE)
-    by_chance = cheaper(arms({BASE: 1.0, RETRIEVAL: 0.999, ADAPTED: 1.0}, noise=0.2), COSTS)
-    assert by_chance["recommended"] == BASE
+    by_chance = cheaper(arms({BASE: 1.0, RETRIEVAL: 0.94, ADAPTED: 1.0}, noise=0.2), COSTS)
+    assert (by_chance["recommended"], by_chance["rival"]) == (BASE, RETRIEVAL)
     assert by_chance["sentence"].startswith("Use the base model: ")
 
 

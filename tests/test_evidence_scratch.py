@@ -49,7 +49,7 @@ def test_pretraining_that_paid_is_said_with_all_figures() -> None:
     assert found["data_multiple"]["extrapolated"] is True
     assert found["sentence"].startswith("Pretraining paid: on 20 held-out documents the same architecture from random")
     assert "8,000 tokens of the same text" in found["sentence"]
-    assert "does not even reach counting or compressing" in found["sentence"]
+    assert "do not even reach counting or compressing" in found["sentence"]
     assert "extrapolated, it would take about 260 MB of such text" in found["sentence"]
 
 

@@ -144,7 +144,7 @@ def _sentence(
     shown = f"95 % interval {_bits(low)} to {_bits(high)}; {margin.n_documents} documents"
     if recommended == trained:
         return (
-            f"Training pays: for {what} the {said(trained)} needs {_bits(margin.value)} bits per byte fewer than the "
+            f"Training pays: for {what}, the {said(trained)} needs {_bits(margin.value)} bits per byte fewer than the "
             f"best that needs no training, the {said(rival)} ({shown})."
         )
     if high < 0:
@@ -156,7 +156,7 @@ def _sentence(
         compared = (
             f"is not shown to need fewer bits than the {said(rival)} ({_bits(margin.value)} bits per byte; {shown})"
         )
-    return f"Use the {said(recommended)}: for {what} the {said(trained)} {compared}."
+    return f"Use the {said(recommended)}: for {what}, the {said(trained)} {compared}."
 
 
 def _bits(value: float) -> str:

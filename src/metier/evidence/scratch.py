@@ -81,8 +81,8 @@ def _sentence(found: Mapping[str, Any]) -> str:
         f"model {found['adapted_bits']:.2f}"
     )
     floor = min(value for value in found["floors"].values() if value is not None)
-    weak = " It does not even reach counting or compressing that text" if largest["bits"] > floor else ""
-    weak = f"{weak} ({floor:.2f})." if weak else ""
+    is_weak = largest["bits"] > floor
+    weak = f" Random weights do not even reach counting or compressing that text ({floor:.2f})." if is_weak else ""
     if ahead["ci_low"] > 0:
         needed = found["data_multiple"]["needed_characters"]
         return (
