@@ -18,6 +18,7 @@ LAYERS = (
     ("report",),
     ("results", "interrupts", "origin", "bench", "check"),
     ("field", "prepare", "record"),
+    ("proof",),
     ("adapt", "prove"),
     ("cli",),
     ("__init__", "__main__"),

@@ -9,13 +9,9 @@ from typing import Any
 
 from metier.errors import DataError, RunError
 from metier.evidence import conclude, facts, measure, planning
-from metier.evidence.fuller import Adapted, full_evidence
 from metier.evidence.measure import Before, Subject
-from metier.evidence.occurrences import terms_in
-from metier.evidence.select_half import DIAL, read_strengths
 from metier.evidence.stored import hashes
 from metier.field import Training, beside_field, save_trained, train_field, write_config
-from metier.models.adapters import at_strength
 from metier.models.device import chosen
 from metier.models.encoding import Encoder
 from metier.models.methods import n_trained
@@ -25,24 +21,20 @@ from metier.models.vocabulary import vocabulary
 from metier.origin import Origin, origin_of, reopen, require_same
 from metier.prepare import fingerprint, prepare
 from metier.progress import Progress, Silent
+from metier.proof import measure_trained
 from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
-from metier.runs import Json, RunFolder, default_folder, environment, read_jsonl, write_json, write_jsonl, write_text
+from metier.runs import Json, RunFolder, default_folder, environment, write_json, write_jsonl, write_text
 from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.general import texts
-from metier.sources.language import languages
-from metier.sources.leaks import Leaks
 from metier.sources.ledger import Ledger
 from metier.sources.mine import mined_terms
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import found_lines, left_out_files, removed_lines
 from metier.sources.split import Split, split_corpus
-from metier.sources.terms import terms
 from metier.training import parallel
 from metier.training.journal import Journal
-from metier.training.loop import Trained
-from metier.training.mix import Beside, mix_lines
 from metier.training.plan import Plan, read_plan
 from metier.training.stream import FIELD, Part, Step, field_documents, steps
 from metier.training.trajectory import Trajectory
@@ -113,12 +105,8 @@ def adapt(
         before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay)
         leaks = measure.leaks_of(subject, split, before.replay, planned.replay)
         beside = beside_field(subject, split, planned, before.replay)
-        journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
-        if planned.evidence.choosing.strengths:
-            journal.trajectory = Trajectory(run.trajectory, planned.steps)
+        journal = open_journal(run, origin, planned, started, say)
         field = train_field(subject, split, planned, beside, journal)
-        for line in mix_lines(field.mix):
-            say.say(line)
         save_trained(subject)
         settle(corpus.ledger, split, field, before, subject.adapted_encoder)
         write_json(run.ledger, corpus.ledger.as_json())
@@ -126,13 +114,7 @@ def adapt(
             say.say(f"{n_cut} conversations did not fit the window of {subject.encoder.window} tokens and were cut")
         if field.trained.interrupted:
             raise KeyboardInterrupt
-        choosing_s, dial = choose(subject, split, planned, field.trained, journal, leaks)
-        with at_strength(subject.reader.model, dial):
-            after = measure.adapted_arm(subject, subject.reader, before)
-            compare(subject, split, planned, before, beside, field, dial)
-        language = write_field_terms(run, split, field.trained) if before.items.field else ""
-        measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
-        seconds = before.seconds + choosing_s + after.seconds
+        seconds = before.seconds + measure_trained(subject, split, planned, before, beside, field, journal, leaks)
         trained = field.trained
         results = {
             "schema": conclude.SCHEMA,
@@ -149,8 +131,6 @@ def adapt(
             "evidence": hashes(run),
         }
         write_json(run.results, results)
-        if journal.trajectory:
-            journal.trajectory.remove()
     return finish(run)
 
 
@@ -196,34 +176,12 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
     return corpus, split
 
 
-def choose(
-    subject: Subject, split: Split, planned: Plan, trained: Trained, journal: Journal, leaks: Leaks
-) -> tuple[float, float]:
-    """(seconds it took, the strength that the adapter is measured at), chosen on the select half."""
-    choosing, run = planned.evidence.choosing, subject.run
-    if not choosing.strengths:
-        return 0.0, 1.0
-    rows = [e for e in split.train if e.id in trained.bytes_by_item]
-    leaked = {leak.id for leak in leaks.held_out}
-    select = [e for e in split.select if e.id not in leaked]
-    seconds = read_strengths(subject, select, choosing, journal.trajectory, trained.n_steps, rows)
-    margin = subject.settings.budget_forgetting
-    found = parallel.by_first(lambda: conclude.dial_of(list(read_jsonl(run.evidence / DIAL)), margin, leaks))
-    subject.say.say(found["sentence"])
-    return seconds, float(found["chosen"])
-
-
-def compare(
-    subject: Subject, split: Split, planned: Plan, before: Before, beside: Beside, field: Training, dial: float
-) -> None:
-    """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text."""
-    if subject.settings.evidence != "full":
-        return
-    if parallel.n_ranks() > 1:
-        subject.say.say("cheaper ways, controls and a model from scratch are compared by one process only: left out")
-        return
-    rate = field.rate["chosen"] if field.rate else planned.lr
-    full_evidence(subject, split, planned, before, Adapted(subject.reader, field.trained, rate, beside.written, dial))
+def open_journal(run: RunFolder, origin: Origin, planned: Plan, started: float, say: Progress) -> Journal:
+    """With the trajectory, where the evidence will read it."""
+    journal = Journal(run, origin.hashes(), from_mapping(origin.settings).checkpoint_s, started, say.say)
+    if planned.evidence.choosing.strengths:
+        journal.trajectory = Trajectory(run.trajectory, planned.steps)
+    return journal
 
 
 def first_steps(subject: Subject, split: Split, planned: Plan) -> Iterator[Step]:
@@ -238,17 +196,6 @@ def vocabulary_facts(subject: Subject, split: Split) -> dict[str, Json]:
     write_jsonl(subject.run.terms, map(asdict, mined))
     field = [e.learned_text for e in split.train]
     return vocabulary(subject.encoder, field, [t.term for t in mined], [t.text for t in texts()])
-
-
-def write_field_terms(run: RunFolder, split: Split, trained: Trained) -> str:
-    """The field's terms, and which of them stand in what was trained on, to evidence/terms.jsonl; returns the main
-    language."""
-    examples = (*split.train, *split.select, *split.test)
-    language: str = languages([(e.id, e.learned_text) for e in examples])["main"]
-    found = [one["term"] for one in terms(examples, language)]
-    seen = terms_in([e.learned_text for e in split.train if e.id in trained.bytes_by_item], found)
-    write_jsonl(run.evidence / "terms.jsonl", [{"term": term, "seen": term in seen} for term in found])
-    return language
 
 
 def begin(run: RunFolder, origin: Origin) -> None:

@@ -28,7 +28,7 @@ from metier.training import parallel
 from metier.training.journal import Journal
 from metier.training.loop import Begun, Recipe, StepMetrics, Trained, train
 from metier.training.memory import try_longest_pack
-from metier.training.mix import Beside, achieved, mixed
+from metier.training.mix import Beside, achieved, mix_lines, mixed
 from metier.training.plan import Plan
 from metier.training.probe import probe
 from metier.training.replay import replay_documents
@@ -108,6 +108,8 @@ def train_field(subject: Subject, split: Split, planned: Plan, beside: Beside, j
     nll_after = moved_on.nll_per_token(reader, settings.pack_tokens)
     moved = {"n_rows": moved_on.n_rows, "nll_before": journal.notes["nll_before"], "nll_after": nll_after}
     mix = achieved(parts(), trained.tokens_of_part)
+    for line in mix_lines(mix):
+        subject.say.say(line)
     return Training(trained, moved, frozenset(too_long), mix, journal.notes.get("lr_probe"))
 
 

@@ -27,11 +27,11 @@ from metier.sources.documents import digest
 from metier.sources.examples import Example
 from metier.sources.language import languages
 from metier.sources.leaks import Leaks
-from metier.sources.read import ReadOptions, read_corpus
+from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.split import Split, Unit
 from metier.sources.terms import terms
 from metier.training import parallel
-from metier.training.plan import evidence_plan
+from metier.training.plan import EvidencePlan, evidence_plan
 
 FEWEST_TO_CHOOSE = 40  # documents, of which a third chooses
 
@@ -78,22 +78,14 @@ def prove(
         write_json(run.plan, {"evidence": asdict(evidence), "speed": asdict(speed)})
         write_json(run.environment, environment())
         write_json(run.splits, split.as_json())
-        before = measure.base_arm(subject, split.test, split.unit, evidence)
-        cut = measure.cut_bytes(corpus.ledger, before.field_by_example())
-        corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut=cut)
-        write_json(run.ledger, corpus.ledger.as_json())
-        choosing_s = read_strengths(subject, split.select, evidence.choosing)
-        after = measure.adapted_arm(subject, proved, before)
-        language: str = languages([(e.id, e.learned_text) for e in corpus.examples])["main"]
-        write_jsonl(run.evidence / "terms.jsonl", [{"term": one["term"]} for one in terms(corpus.examples, language)])
-        measure.write_measured(subject, before, after, split.unit, Leaks(), language=language)
+        seconds = _measure(subject, proved, split, evidence, corpus)
         results = {
             "schema": conclude.SCHEMA,
             **parallel.by_first(lambda: conclude.evidence_part(run)),
             "model": facts.model_facts(subject.base, proved.model) | {"proved": str(adapter or model)},
             "data": facts.data_facts(corpus, split, 0),
             "cost": {
-                "evidence_s": before.seconds + choosing_s + after.seconds,
+                "evidence_s": seconds,
                 "total_s": time.monotonic() - started,
                 "peak_rss_bytes": facts.peak_rss_bytes(),
             },
@@ -101,6 +93,21 @@ def prove(
         }
         write_json(run.results, results)
     return finish(run)
+
+
+def _measure(subject: Subject, proved: PackReader, split: Split, evidence: EvidencePlan, corpus: Corpus) -> float:
+    """Write to evidence/ all that the verdict is concluded from; return the seconds it took."""
+    run = subject.run
+    before = measure.base_arm(subject, split.test, split.unit, evidence)
+    cut = measure.cut_bytes(corpus.ledger, before.field_by_example())
+    corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut=cut)
+    write_json(run.ledger, corpus.ledger.as_json())
+    choosing_s = read_strengths(subject, split.select, evidence.choosing)
+    after = measure.adapted_arm(subject, proved, before)
+    language: str = languages([(e.id, e.learned_text) for e in corpus.examples])["main"]
+    write_jsonl(run.evidence / "terms.jsonl", [{"term": one["term"]} for one in terms(corpus.examples, language)])
+    measure.write_measured(subject, before, after, split.unit, Leaks(), language=language)
+    return before.seconds + choosing_s + after.seconds
 
 
 def _halves(examples: Sequence[Example], settings: Settings, to_choose: bool) -> Split:

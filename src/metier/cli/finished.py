@@ -18,7 +18,7 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="where the run fo
 Dial = Annotated[
     float | None,
     typer.Option(
-        min=0.0, max=2.0, help="strength of what was trained: 0 is the base, 1 as trained", show_default="as chosen"
+        min=0.0, max=2.0, help="strength of what was trained: 0 is the base, 1 as trained; without it, as the run chose"
     ),
 ]
 Request = Annotated[str | None, typer.Option(metavar="TEXT", help="one request, answered; without it, a conversation")]

@@ -1,0 +1,82 @@
+"""After training: a strength is chosen, the adapted model is measured at it, and compared with what else there is."""
+
+from metier.evidence import conclude, measure
+from metier.evidence.fuller import Adapted, full_evidence
+from metier.evidence.measure import Before, Subject
+from metier.evidence.occurrences import terms_in
+from metier.evidence.select_half import DIAL, read_strengths
+from metier.field import Training
+from metier.models.adapters import at_strength
+from metier.runs import RunFolder, read_jsonl, write_jsonl
+from metier.sources.language import languages
+from metier.sources.leaks import Leaks
+from metier.sources.split import Split
+from metier.sources.terms import terms
+from metier.training import parallel
+from metier.training.journal import Journal
+from metier.training.loop import Trained
+from metier.training.mix import Beside
+from metier.training.plan import Plan
+
+
+def measure_trained(
+    subject: Subject,
+    split: Split,
+    planned: Plan,
+    before: Before,
+    beside: Beside,
+    field: Training,
+    journal: Journal,
+    leaks: Leaks,
+) -> float:
+    """Write to evidence/ all that the verdict is concluded from; return the seconds of what quick evidence has, too."""
+    choosing_s, dial = choose(subject, split, planned, field.trained, journal, leaks)
+    with at_strength(subject.reader.model, dial):
+        after = measure.adapted_arm(subject, subject.reader, before)
+        compare(subject, split, planned, before, beside, field, dial)
+    language = write_field_terms(subject.run, split, field.trained) if before.items.field else ""
+    measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
+    if journal.trajectory:
+        journal.trajectory.remove()
+    return choosing_s + after.seconds
+
+
+def choose(
+    subject: Subject, split: Split, planned: Plan, trained: Trained, journal: Journal, leaks: Leaks
+) -> tuple[float, float]:
+    """(seconds it took, the strength that the adapter is measured at), chosen on the select half."""
+    choosing, run = planned.evidence.choosing, subject.run
+    if not choosing.strengths:
+        return 0.0, 1.0
+    rows = [e for e in split.train if e.id in trained.bytes_by_item]
+    leaked = {leak.id for leak in leaks.held_out}
+    select = [e for e in split.select if e.id not in leaked]
+    seconds = read_strengths(subject, select, choosing, journal.trajectory, trained.n_steps, rows)
+    margin = subject.settings.budget_forgetting
+    found = parallel.by_first(lambda: conclude.dial_of(list(read_jsonl(run.evidence / DIAL)), margin, leaks))
+    subject.say.say(found["sentence"])
+    return seconds, float(found["chosen"])
+
+
+def compare(
+    subject: Subject, split: Split, planned: Plan, before: Before, beside: Beside, field: Training, dial: float
+) -> None:
+    """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text."""
+    if subject.settings.evidence != "full":
+        return
+    if parallel.n_ranks() > 1:
+        subject.say.say("cheaper ways, controls and a model from scratch are compared by one process only: left out")
+        return
+    rate = field.rate["chosen"] if field.rate else planned.lr
+    full_evidence(subject, split, planned, before, Adapted(subject.reader, field.trained, rate, beside.written, dial))
+
+
+def write_field_terms(run: RunFolder, split: Split, trained: Trained) -> str:
+    """The field's terms, and which of them stand in what was trained on, to evidence/terms.jsonl; returns the main
+    language."""
+    examples = (*split.train, *split.select, *split.test)
+    language: str = languages([(e.id, e.learned_text) for e in examples])["main"]
+    found = [one["term"] for one in terms(examples, language)]
+    seen = terms_in([e.learned_text for e in split.train if e.id in trained.bytes_by_item], found)
+    write_jsonl(run.evidence / "terms.jsonl", [{"term": term, "seen": term in seen} for term in found])
+    return language
