@@ -57,6 +57,13 @@ def test_a_fragment_that_stands_only_in_a_longer_term_is_not_one() -> None:
     assert not {("motor", "neuron"), ("neuron", "disease"), ("neuron",)} & found.keys()
 
 
+def test_a_fragment_that_now_and_then_stands_alone_is_not_one_either() -> None:
+    seldom = [("motor neuron disease", "ataxia")] * 7 + [("motor neuron", "ataxia")]
+    often = [("motor neuron disease", "ataxia"), ("motor neuron", "ataxia")]
+    assert ("motor", "neuron") not in by_forms(rows(*seldom, n=40))
+    assert ("motor", "neuron") in by_forms(rows(*often, n=40))
+
+
 def test_an_acronym_has_what_the_texts_say_it_stands_for() -> None:
     found = by_forms(rows(("programmable logic controllers (PLC)", "PLC")))
     assert found["plc",]["kind"] == "acronym"
