@@ -103,10 +103,12 @@ def test_without_evidence_all_the_time_is_for_training() -> None:
     assert (found.replay.answers, found.replay.texts) == (0, 0)
 
 
-def test_full_evidence_is_everything_whatever_the_time() -> None:
+def test_full_evidence_is_everything_where_the_time_allows_at_more_strengths() -> None:
     sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
     choosing = Choosing(200, 36, 20, FULL_STRENGTHS)
-    assert planned(0.5, sizes, evidence="full").evidence == EvidencePlan(300, 156, 60, 240, choosing)
+    assert planned(600, sizes, evidence="full").evidence == EvidencePlan(300, 156, 60, 240, choosing)
+    hurried = planned(0.5, sizes, evidence="full").evidence
+    assert hurried == replace(SMALLEST, choosing=replace(SMALLEST.choosing, strengths=FULL_STRENGTHS))
 
 
 def test_without_a_select_half_no_strength_is_chosen() -> None:

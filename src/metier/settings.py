@@ -60,7 +60,7 @@ class Settings:
     privacy: str = _setting("report", "identifiers in the texts (e-mail, phone, cards, keys, …): report, mask or drop")
     select: float = _setting(1.0, "share of the rows to learn from, those closest to the field first (1: all)")
     held_out: float = _setting(0.1, "share of the documents held out, half to choose on and half to test on")
-    evidence: str = _setting("quick", "none, quick (sized to the time) or full (every held-out document and item)")
+    evidence: str = _setting("quick", "none, quick, or full (more items, cheaper ways, controls, seeds, from scratch)")
     seed: int = _setting(0, "seed of the split, the order and the adapter")
     checkpoint_s: float = _setting(60.0, "seconds of training between two checkpoints, at most")
     device: str = _setting("auto", "auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:N or mps")

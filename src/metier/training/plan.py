@@ -167,42 +167,43 @@ chosen on ten documents of each kind or more."""
 LARGEST_QUICK = EvidencePlan(
     field_items=200, texts=120, requests=90, choices=240, choosing=Choosing(100, 36, 20, (0.5, 1.0, 1.25))
 )
-QUICK_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way between the two: few, so that the base's scores are met again
+SHARES_OF_THE_WAY = (0.0, 0.25, 0.5, 0.75, 1.0)  # to the largest: few, so that the base's scores are met again
 FULL_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)
 
 
 def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float) -> EvidencePlan:
-    """The largest evidence between SMALLEST and LARGEST_QUICK that fits `seconds`; everything there is for `full`."""
+    """The largest evidence that fits `seconds`, SMALLEST at least: `quick` up to LARGEST_QUICK, `full` up to everything
+    that there is, at more strengths."""
     if mode == "none":
         return EvidencePlan(0, 0, 0, 0)
+    largest = LARGEST_QUICK
     if mode == "full":
         choosing = Choosing(sizes.select_items, sizes.probe_texts, sizes.probe_requests, FULL_STRENGTHS)
-        choosing = choosing if sizes.select_items else Choosing()
-        return EvidencePlan(sizes.field_items, sizes.texts, sizes.requests, sizes.choices, choosing)
-    planned = [_between(share, sizes) for share in QUICK_SHARES]
+        largest = EvidencePlan(sizes.field_items, sizes.texts, sizes.requests, sizes.choices, choosing)
+    planned = [_between(share, sizes, largest) for share in SHARES_OF_THE_WAY]
     fitting = [one for one in planned if evidence_seconds(one, sizes, speed) <= seconds]
     return fitting[-1] if fitting else planned[0]
 
 
-def _between(share: float, sizes: Sizes) -> EvidencePlan:
-    """SMALLEST at 0, LARGEST_QUICK at 1, never more than there is."""
+def _between(share: float, sizes: Sizes, large: EvidencePlan) -> EvidencePlan:
+    """SMALLEST at 0, the large one at 1, never more than there is."""
 
     def between(small: int, large: int, there: int) -> int:
-        return min(there, round(small + share * (large - small)))
+        return min(there, round(small + share * (max(small, large) - small)))
 
-    small, large = SMALLEST, LARGEST_QUICK
+    small = SMALLEST
     chosen_on = Choosing(
         between(small.choosing.field_items, large.choosing.field_items, sizes.select_items),
         between(small.choosing.texts, large.choosing.texts, sizes.probe_texts),
         between(small.choosing.requests, large.choosing.requests, sizes.probe_requests),
-        small.choosing.strengths if sizes.select_items else (),
+        large.choosing.strengths,
     )
     return EvidencePlan(
         between(small.field_items, large.field_items, sizes.field_items),
         between(small.texts, large.texts, sizes.texts),
         between(small.requests, large.requests, sizes.requests),
         between(small.choices, large.choices, sizes.choices),
-        chosen_on,
+        chosen_on if sizes.select_items else Choosing(),
     )
 
 
