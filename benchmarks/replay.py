@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from metier.evidence.answers import repetition
-from metier.evidence.measure import ANSWER_TOKENS
+from metier.evidence.measure import WRITTEN_TOKENS
 from metier.evidence.score import encode_items, score_field, score_general
 from metier.evidence.statistics import bits_per_byte
 from metier.models.adapters import disabled, keep_memory
@@ -94,7 +94,7 @@ class Bench:
         if self.known(trial.key):
             return
         base, reader = prepare(self.model, trial)
-        cache = AnswerCache(cache_folder(), base.sha256, base.encoder, ANSWER_TOKENS)
+        cache = AnswerCache(cache_folder(), base.sha256, base.encoder, WRITTEN_TOKENS)
         requests = general.measured_requests()[:N_REQUESTS]
         with disabled(reader.model):
             own = [answer.answer for answer in cache.answers(reader.model, base.encoder, [r.request for r in requests])]
@@ -131,9 +131,9 @@ def replay_of(trial: Trial, base: BaseModel, reader: PackReader, cache: AnswerCa
 
 
 def texts_of(base: BaseModel, reader: PackReader, n: int) -> list[Answer]:
-    cache = TextCache(cache_folder(), base.sha256, base.encoder, ANSWER_TOKENS)
+    cache = TextCache(cache_folder(), base.sha256, base.encoder, WRITTEN_TOKENS)
     for batch in cache.missing(n):
-        cache.keep(sample_texts(reader.model, base.encoder, batch, ANSWER_TOKENS))
+        cache.keep(sample_texts(reader.model, base.encoder, batch, WRITTEN_TOKENS))
     return cache.texts(n)
 
 
@@ -156,7 +156,7 @@ def fit(trial: Trial, base: BaseModel, reader: PackReader, split: Split, written
 
 def measure(base: BaseModel, reader: PackReader, items: Any) -> dict[str, Any]:
     """Bits per byte of the field, of general text, of good answers and of the base's own; the health of new answers."""
-    field = score_field(reader, items, STEP_TOKENS, lambda _: None)
+    field, _ = score_field(reader, items, STEP_TOKENS, lambda _: None)
     rest, _ = score_general(reader, items, STEP_TOKENS, lambda _: None)
     answers = answer_all(reader.model, base.encoder, [r.request for r in items.requests], HEALTH_TOKENS)
     slices = {

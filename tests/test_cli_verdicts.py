@@ -34,6 +34,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("METIER_CACHE", str(folder / "cache"))
         patch.setattr(plan, "SMALLEST", plan.EvidencePlan(12, 6, 4, 4))
         patch.setattr(measure, "ANSWER_TOKENS", 8)
+        patch.setattr(measure, "WRITTEN_TOKENS", 8)
         yield folder
 
 

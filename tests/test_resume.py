@@ -41,6 +41,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with small_pack(measured_texts=4, probe_texts=4, choices=6, measured_requests=4, replay_requests=4) as patch:
         patch.chdir(folder)
         patch.setattr(measure, "ANSWER_TOKENS", 8)
+        patch.setattr(measure, "WRITTEN_TOKENS", 8)
         yield folder
 
 
@@ -253,7 +254,7 @@ def in_a_process(arguments: list[str]) -> None:
     cut = {name: getattr(general, name)()[:n] for name, n in parts.items()}
     for name, items in cut.items():
         setattr(general, name, lambda items=items: items)
-    measure.ANSWER_TOKENS = 8
+    measure.ANSWER_TOKENS = measure.WRITTEN_TOKENS = 8
     sys.exit(main(arguments))
 
 

@@ -45,6 +45,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with small_pack(measured_texts=4, probe_texts=4, choices=6, measured_requests=4, replay_requests=4) as patch:
         patch.chdir(folder)
         patch.setattr(measure, "ANSWER_TOKENS", 8)
+        patch.setattr(measure, "WRITTEN_TOKENS", 8)
         patch.setenv("METIER_CACHE", str(folder / "cache"))
         yield folder
 

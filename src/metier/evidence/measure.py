@@ -40,7 +40,8 @@ from metier.training.plan import EvidencePlan
 from metier.training.probe import JUDGED_ROWS, Judge
 from metier.training.replay import ReplayPlan
 
-ANSWER_TOKENS = 96  # limit of a generated answer; most good answers of the general pack are shorter
+ANSWER_TOKENS = 64  # limit of an answer that is measured; most good answers of the general pack are shorter
+WRITTEN_TOKENS = 96  # limit of one that is replayed
 SHOWN_FIELD = 4  # held-out rows answered by both models, for the reader
 SHOWN_TOKENS = 64  # of their answers
 PROBE_ROWS = 16
@@ -186,47 +187,46 @@ def _preferences(subject: Subject, reader: PackReader, items: Items, arm: ArmNam
 
 def _written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
     """Answers and texts in turn, while both last."""
-    answers = kept_answers(subject, general.replay_requests()[: wanted.answers])
+    answers = kept_answers(subject, general.replay_requests()[: wanted.answers], WRITTEN_TOKENS)
     pairs = zip_longest(answers, _kept_texts(subject, wanted.texts))
     return [written for pair in pairs for written in pair if written is not None]
 
 
 def _kept_texts(subject: Subject, n: int) -> list[Answer]:
     """As `kept_answers`, of texts sampled from the start token; ranks share the batches."""
-    cache = TextCache(cache_folder(), subject.base.answers_as, subject.encoder, ANSWER_TOKENS)
+    cache = TextCache(cache_folder(), subject.base.answers_as, subject.encoder, WRITTEN_TOKENS)
     model = subject.reader.model
     if missing := parallel.from_first(cache.missing(n)):
         subject.say.begin("base model writes general text (kept for later runs)", len(missing))
         with disabled(model):
             own = parallel.own_part([1] * len(missing))
-            made = {b: sample_texts(model, subject.encoder, b, ANSWER_TOKENS) for b in (missing[i] for i in own)}
+            made = {b: sample_texts(model, subject.encoder, b, WRITTEN_TOKENS) for b in (missing[i] for i in own)}
         by_batch = {b: texts for part in parallel.from_all(list(made.items())) for b, texts in part}
         if this_rank().is_first:
             cache.keep([text for b in missing for text in by_batch[b]])
     return parallel.by_first(lambda: cache.texts(n))
 
 
-def kept_answers(subject: Subject, wanted: Sequence[str]) -> list[Answer]:
-    """The base's, from the cache of the first rank, whatever others have kept; what it lacks is answered by all
-    ranks."""
-    cache = AnswerCache(cache_folder(), subject.base.answers_as, subject.encoder, ANSWER_TOKENS)
+def kept_answers(subject: Subject, wanted: Sequence[str], limit: int | None = None) -> list[Answer]:
+    """The base's, of `limit` tokens at most (ANSWER_TOKENS where None), from the cache of the first rank, whatever
+    others have kept; what it lacks is answered by all ranks."""
+    limit = limit or ANSWER_TOKENS
+    cache = AnswerCache(cache_folder(), subject.base.answers_as, subject.encoder, limit)
     model = subject.reader.model
     if missing := parallel.from_first(cache.missing(wanted)):
         subject.say.begin("base model answers general requests (kept for later runs)", len(missing))
         with disabled(model):
-            answers = _answers(model, subject.encoder, missing, subject.say)
+            answers = _answers(model, subject.encoder, missing, subject.say, limit)
         if this_rank().is_first:
             cache.keep(answers)
     return parallel.by_first(lambda: cache.answers(model, subject.encoder, wanted))
 
 
-def _answers(model: Any, encoder: Encoder, requests: Sequence[str], say: Progress) -> list[Answer]:
+def _answers(model: Any, encoder: Encoder, requests: Sequence[str], say: Progress, limit: int) -> list[Answer]:
     """Greedy answers in the order of the requests, which are divided over the ranks by the length of their prompts."""
     own = parallel.own_part([len(request) for request in requests])
     n_ranks = parallel.n_ranks()
-    made = answer_all(
-        model, encoder, [requests[i] for i in own], ANSWER_TOKENS, lambda done, _: say.advance(n_ranks * done)
-    )
+    made = answer_all(model, encoder, [requests[i] for i in own], limit, lambda done, _: say.advance(n_ranks * done))
     by_request = {answer.request: answer for answers in parallel.from_all(made) for answer in answers}
     return [by_request[request] for request in requests]
 
@@ -267,7 +267,7 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     items = before.items if subject.new_tokens is None else before.items.read_with(encoder)
     requests = [r.request for r in before.requests]
     say.begin("adapted model answers the same requests", len(requests))
-    answers = _answers(reader.model, encoder, requests, say)
+    answers = _answers(reader.model, encoder, requests, say, ANSWER_TOKENS)
     say.begin("adapted model reads the same evidence", items.n_tokens)
     arm = score_arm(
         reader, items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say

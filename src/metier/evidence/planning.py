@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from metier.errors import DataError
-from metier.evidence.measure import ANSWER_TOKENS, probe_answers
+from metier.evidence.measure import ANSWER_TOKENS, WRITTEN_TOKENS, probe_answers
 from metier.evidence.score import encode_items
 from metier.evidence.select_half import has_dial
 from metier.models.adapters import disabled
@@ -70,6 +70,7 @@ def measure_machine(
         choices=len(items.choices),
         choice_tokens=_mean(b.n_tokens for b in items.choice_branches),
         answer_tokens=ANSWER_TOKENS,
+        written_tokens=WRITTEN_TOKENS,
         replay_requests=len(general.replay_requests()),
         kind=kind_of(train),
         own_kind=kind_of(own.replayed) if own.replayed else None,

@@ -57,9 +57,10 @@ class Sizes:
     request_tokens: float  # a prompt with two answers
     choices: int
     choice_tokens: float
-    answer_tokens: int  # limit of a generated answer
+    answer_tokens: int  # limit of a generated answer that is measured
     replay_requests: int
     probe_tokens: int  # of the general answers that judge a learning rate
+    written_tokens: int = 96  # limit of an answer that the base writes for replay
     select_items: int = 0  # of the field, there to choose by, and
     probe_texts: int = 0  # the texts and
     probe_requests: int = 0  # the requests that are
@@ -159,7 +160,7 @@ def read_plan(run: RunFolder) -> Plan | None:
 
 
 SMALLEST = EvidencePlan(
-    field_items=40, texts=24, requests=48, choices=80, choosing=Choosing(14, 12, 10, (0.5, 1.0, 1.25))
+    field_items=40, texts=24, requests=48, choices=60, choosing=Choosing(14, 12, 10, (0.5, 1.0, 1.25))
 )
 """Below it retention is rarely shown: with 40 answers, two ordinary loops leave a share of 10 % open. A strength is
 chosen on ten documents of each kind or more."""
@@ -230,7 +231,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted)
         left = seconds - evidence_seconds(evidence, sizes, speed)
         replay_cost = (
-            share * sizes.answer_tokens / TOKENS_PER_DOCUMENT / speed.generate_tokens_per_s
+            share * sizes.written_tokens / TOKENS_PER_DOCUMENT / speed.generate_tokens_per_s
         )  # seconds a training token
         per_token = 1 / speed.train_tokens_per_s + replay_cost
         # The probe's time is taken from the run's own: planned for what is left then, it stays within its share.
