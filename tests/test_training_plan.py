@@ -77,7 +77,7 @@ def test_a_plan_that_is_not_noted_as_too_long_fits_its_minutes(minutes: float) -
 def test_evidence_lies_between_the_smallest_and_the_largest_and_never_over_what_there_is() -> None:
     to_choose = {"select_items": 10_000, "probe_texts": 10_000, "probe_requests": 10_000}
     plenty = replace(SIZES, field_items=10_000, texts=10_000, requests=10_000, choices=10_000, **to_choose)
-    assert planned(0.5, plenty).evidence == SMALLEST
+    assert planned(3, plenty).evidence == SMALLEST
     assert planned(1000, plenty).evidence == LARGEST_QUICK
     few = replace(SIZES, field_items=7, texts=6, requests=8, choices=10)
     assert planned(120, few).evidence == EvidencePlan(7, 6, 8, 10)
@@ -107,8 +107,17 @@ def test_full_evidence_is_everything_where_the_time_allows_at_more_strengths() -
     sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
     choosing = Choosing(200, 36, 20, FULL_STRENGTHS)
     assert planned(600, sizes, evidence="full").evidence == EvidencePlan(300, 156, 60, 240, choosing)
-    hurried = planned(0.5, sizes, evidence="full").evidence
+    hurried = planned(3, sizes, evidence="full").evidence
     assert hurried == replace(SMALLEST, choosing=replace(SMALLEST.choosing, strengths=FULL_STRENGTHS))
+
+
+@pytest.mark.parametrize("options", [{}, {"tokens": 8192}])
+def test_where_even_the_smallest_evidence_takes_too_long_no_strength_is_chosen_and_it_is_said(options: Any) -> None:
+    sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
+    assert planned(3, sizes, **options).evidence.choosing.strengths
+    found = planned(0.5, sizes, **options)
+    assert found.evidence == replace(SMALLEST, choosing=Choosing())
+    assert "the time is too short to choose a strength: the adapter is measured as it is trained" in found.notes
 
 
 def test_without_a_select_half_no_strength_is_chosen() -> None:

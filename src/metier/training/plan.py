@@ -1,8 +1,9 @@
 """From minutes to tokens: what this machine can do in the time given, said before it is spent."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metier.errors import RunError
 from metier.models.decoding import continue_all
@@ -172,9 +173,9 @@ SHARES_OF_THE_WAY = (0.0, 0.25, 0.5, 0.75, 1.0)  # to the largest: few, so that 
 FULL_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)
 
 
-def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float) -> EvidencePlan:
+def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float, limit: float = math.inf) -> EvidencePlan:
     """The largest evidence that fits `seconds`, SMALLEST at least: `quick` up to LARGEST_QUICK, `full` up to everything
-    that there is, at more strengths."""
+    that there is, at more strengths. Where SMALLEST takes longer than `limit` seconds, no strength is chosen."""
     if mode == "none":
         return EvidencePlan(0, 0, 0, 0)
     largest = LARGEST_QUICK
@@ -183,7 +184,11 @@ def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float) -> Evid
         largest = EvidencePlan(sizes.field_items, sizes.texts, sizes.requests, sizes.choices, choosing)
     planned = [_between(share, sizes, largest) for share in SHARES_OF_THE_WAY]
     fitting = [one for one in planned if evidence_seconds(one, sizes, speed) <= seconds]
-    return fitting[-1] if fitting else planned[0]
+    if fitting:
+        return fitting[-1]
+    return (
+        planned[0] if evidence_seconds(planned[0], sizes, speed) <= most else replace(planned[0], choosing=Choosing())
+    )
 
 
 def _between(share: float, sizes: Sizes, large: EvidencePlan) -> EvidencePlan:
@@ -225,10 +230,11 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         train_tokens = settings.tokens
         probe = _probe(settings, sizes, min(train_tokens, most), lr)
         left = max(0.0, seconds - (train_tokens + _cost(probe)) / speed.train_tokens_per_s)
-        evidence = evidence_plan(settings.evidence, sizes, speed, left)
+        evidence = evidence_plan(settings.evidence, sizes, speed, left, limit=left)
     else:
         wanted = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE
-        evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted)
+        shortest = min(FEWEST_STEPS * smallest_step(settings), most) / speed.train_tokens_per_s
+        evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted, limit=seconds - shortest)
         left = seconds - evidence_seconds(evidence, sizes, speed)
         replay_cost = (
             share * sizes.written_tokens / TOKENS_PER_DOCUMENT / speed.generate_tokens_per_s
@@ -239,6 +245,8 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         left -= _cost(probe) / speed.train_tokens_per_s
         train_tokens = int(max(left, 0) / per_token)
     notes: list[str] = []
+    if sizes.select_items and settings.evidence != "none" and not evidence.choosing.strengths:
+        notes.append("the time is too short to choose a strength: the adapter is measured as it is trained")
     if train_tokens > most:
         notes.append(f"the field is trained {settings.max_epochs} times over, no more: {most:,} tokens suffice")
         train_tokens = most
