@@ -186,9 +186,8 @@ def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float, limit: 
     fitting = [one for one in planned if evidence_seconds(one, sizes, speed) <= seconds]
     if fitting:
         return fitting[-1]
-    return (
-        planned[0] if evidence_seconds(planned[0], sizes, speed) <= most else replace(planned[0], choosing=Choosing())
-    )
+    in_time = evidence_seconds(planned[0], sizes, speed) <= limit
+    return planned[0] if in_time else replace(planned[0], choosing=Choosing())
 
 
 def _between(share: float, sizes: Sizes, large: EvidencePlan) -> EvidencePlan:
