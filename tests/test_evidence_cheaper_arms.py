@@ -1,5 +1,7 @@
 """The arms as they are measured: the same items in each, chosen on the select half, the base without its adapter."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -148,6 +150,24 @@ def test_the_mixture_is_never_worse_than_the_base_on_the_select_half(measured: t
     _, arms = measured
     assert bits_per_byte(half(arms, NGRAM, "select")) <= bits_per_byte(half(arms, BASE, "select"))
     assert any(arms.ngram_shares)
+
+
+def test_what_is_mixed_is_what_was_fitted_on_the_select_half(
+    measured: tuple[Asked, Arms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, arms = measured
+    fitted: list[int] = []
+
+    def base_alone(base: Sequence[object], counted: Sequence[object]) -> tuple[float, ...]:
+        fitted.extend((len(base), len(counted)))
+        return (0.0,)
+
+    monkeypatch.setattr(cheaper_arms, "fit_mixture", base_alone)
+    mixed, shares = cheaper_arms._mixture(asked, arms.chosen[BASE], ngrams(asked.kind, asked.models.encoder))
+    assert fitted == [len(asked.select)] * 2
+    assert shares == (0.0,)
+    expected = [r["nll"] for which in ("select", "test") for r in half(arms, BASE, which)]
+    assert [r["nll"] for r in mixed] == pytest.approx(expected, rel=1e-5)
 
 
 def test_questions_are_answered_in_words_by_each_arm() -> None:

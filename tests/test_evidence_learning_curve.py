@@ -50,6 +50,11 @@ def test_the_drawn_curves_pass_through_what_was_measured():
     assert at.std(axis=0).max() < NOISES[-1] * gains[-1]
 
 
+def test_a_level_is_known_no_better_than_its_runs():
+    flat = fitted([0.2] * 4).at([SIZES[-1]])[:, 0]  # four runs of one level, each 1 % of it off or more
+    assert flat.std() > 0.7 * 0.01 * 0.2 / math.sqrt(4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_curve_of_any_family_is_foretold_at_twice_the_data(family):
     """Growth by the logarithm and saturation are the two ends of the grid; the last value is off by 24 and 8 %."""

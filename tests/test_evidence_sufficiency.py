@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.sufficiency import quality_against_quantity, sufficiency
+from metier.evidence.sufficiency import Doubling, decide, quality_against_quantity, sufficiency
 
 FULL = 100_000
 SIZES = (12_500, 25_000, 50_000, FULL)
@@ -256,6 +256,20 @@ def test_the_same_scores_give_the_same_figures_in_any_order():
     records = trajectory(grows)
     assert found_for(records[::-1])["decision"] == found_for(records)["decision"]
     assert found_for(records) == found_for(records)
+
+
+@pytest.mark.parametrize(
+    ("share", "decision"),
+    [
+        ((0.021, 0.051, 0.09), "more_data_pays"),
+        ((0.019, 0.06, 0.09), "cannot_tell"),  # may add as little as what is called enough
+        ((0.021, 0.049, 0.09), "cannot_tell"),
+        ((0.0, 0.01, 0.019), "enough"),
+        ((0.0, 0.01, 0.021), "cannot_tell"),
+    ],
+)
+def test_a_doubling_must_be_worth_having_and_surely_more_than_nothing(share, decision):
+    assert decide(Doubling((0.01, 0.02, 0.03), share), 0.015)[0] == decision
 
 
 def test_decisions_are_right_on_clear_curves_and_seldom_wrong_on_noisy_ones():

@@ -76,6 +76,7 @@ def test_points_lie_where_their_gains_are(rising):
     across, down = zip(*((float(x), float(y)) for x, y in marks), strict=True)
     steps = [b - a for a, b in pairwise(across)]
     assert steps == pytest.approx([steps[0]] * 3, abs=0.03)  # each doubling is one step
+    assert steps[0] > 10
     gains = [size["gain"] for size in rising["sizes"]]
     slopes = [(down[i + 1] - down[i]) / (gains[i + 1] - gains[i]) for i in range(3)]
     assert slopes == pytest.approx([slopes[0]] * 3, rel=0.02)

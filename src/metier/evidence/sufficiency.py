@@ -96,7 +96,7 @@ def sufficiency(
         curves = fit_curves(measured.tokens, document_draws(measured, DRAWS, rng), measured.repeats, rng)
         doubling = _doubling(curves)
         found |= _forecast(curves, doubling, measured.tokens)
-        decision, reason = _decide(doubling, found["detectable"])
+        decision, reason = decide(doubling, found["detectable"])
     found |= {"decision": decision, "reason": reason}
     return {**found, "sentence": sentence(found), "method": method(found)}
 
@@ -240,7 +240,7 @@ def _forecast(curves: Curves, doubling: Doubling, tokens: Sequence[int]) -> dict
     }
 
 
-def _decide(doubling: Doubling, detectable: float | None) -> tuple[str, str | None]:
+def decide(doubling: Doubling, detectable: float | None) -> tuple[str, str | None]:
     """(decision, reason). The lower end must exclude 'enough': with the middle alone one call in four of 'pays' is made
     where a doubling adds 2 to 5 % (benchmarks/forecasts.py)."""
     low, middle, high = doubling.share
