@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from metier.errors import DataError
 from metier.evidence.facts import peak_rss_bytes
-from metier.evidence.planning import measure_machine
+from metier.evidence.planning import measure_machine, to_choose_by
 from metier.models.adapters import keep_memory
 from metier.models.encoding import Encoded
 from metier.models.fit import sizes_of, training_memory
@@ -114,6 +114,7 @@ def _your_data(
     """Seconds for one epoch of all rows, for scoring them once, and for the evidence of a run, least and most."""
     n_test = max(1, round(len(examples) * settings.held_out / 2))
     sizes, speed = measure_machine(base.encoder, reader, examples, examples[:n_test], settings)
+    sizes = to_choose_by(sizes, n_test)
     return {
         "examples": len(examples),
         "train_epoch_s": len(examples) / training["examples_per_s"],

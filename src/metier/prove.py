@@ -69,7 +69,7 @@ def prove(
     for line in proved.slower_paths():
         say.say(line)
     sizes, speed = planning.measure_machine(subject.encoder, subject.reader, split.test, split.test, settings)
-    sizes = planning.to_choose_by(sizes, split)
+    sizes = planning.to_choose_by(sizes, len(split.select))
     seconds = settings.minutes * 60 - (time.monotonic() - started)
     evidence = parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds))
     run.create()

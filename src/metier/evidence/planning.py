@@ -30,16 +30,16 @@ def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Setti
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
     sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
     if has_dial(settings):
-        sizes = to_choose_by(sizes, split)
+        sizes = to_choose_by(sizes, len(split.select))
     seconds = settings.minutes * 60 - (time.monotonic() - started)
     lr = learning_rate(base.n_parameters, settings.method, preferences=bool(sizes.pairs))
     return parallel.from_first(plan(settings, sizes, speed, seconds, lr))
 
 
-def to_choose_by(sizes: Sizes, split: Split) -> Sizes:
-    """With what there is to choose a strength by."""
+def to_choose_by(sizes: Sizes, n_select: int) -> Sizes:
+    """With what there is to choose a strength by, n_select rows of the field among it."""
     n_texts, n_requests = len(general.probe_texts()), len(general.probe_requests())
-    return replace(sizes, select_items=len(split.select), probe_texts=n_texts, probe_requests=n_requests)
+    return replace(sizes, select_items=n_select, probe_texts=n_texts, probe_requests=n_requests)
 
 
 def measure_machine(
