@@ -10,7 +10,7 @@ import torch
 from metier.progress import Silent
 from metier.sources import general
 
-OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 5, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
+OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 5.0, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
 
 
 class Told(Silent):

@@ -20,7 +20,7 @@ from command_line import valves, write_rows
 from metier import field, origin
 from metier.adapt import adapt
 from metier.errors import MetierError, RunError
-from metier.evidence import measure, planning
+from metier.evidence import measure, planning, select_half
 from metier.results import Run
 from metier.runs import read_json, read_jsonl
 from metier.sources import general
@@ -29,7 +29,7 @@ from small import KilledError, kill_in_training, small_pack
 from tiny import save_tiny
 
 main_path = sys.modules["metier.adapt"]
-OPTIONS = {**small.OPTIONS, "minutes": 0.001}
+OPTIONS = small.OPTIONS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,7 +91,7 @@ def assert_identical(run: Path, whole: Path) -> None:
     ]
     assert steps[0] == steps[1]
     results = [read_json(p / "results.json") for p in (run, whole)]
-    for part in ("verdict", "gain", "retention", "samples", "data", "model"):
+    for part in ("verdict", "gain", "retention", "dial", "sufficiency", "inside", "samples", "data", "model"):
         assert results[0][part] == results[1][part], part
     assert results[0]["training"]["probe"] == results[1]["training"]["probe"]
     assert read_json(run / "status.json")["state"] == "done"
@@ -106,6 +106,7 @@ MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "the longest pack": lambda patch: kill_at(patch, field, "try_longest_pack"),
     "training": kill_in_training,
     "the adapter": lambda patch: kill_at(patch, main_path, "save_trained"),
+    "the strengths": lambda patch: kill_at(patch, select_half, "_trained"),
     "the adapted arm": lambda patch: kill_at(patch, measure, "adapted_arm"),
     "the report": lambda patch: kill_at(patch, Run, "report"),
 }
