@@ -178,7 +178,8 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
 
 def open_journal(run: RunFolder, origin: Origin, planned: Plan, started: float, say: Progress) -> Journal:
     """With the trajectory, where the evidence will read it."""
-    journal = Journal(run, origin.hashes(), from_mapping(origin.settings).checkpoint_s, started, say.say)
+    settings = from_mapping(origin.settings)
+    journal = Journal(run, origin.hashes(), settings.checkpoint_s, started, say.say)
     if planned.evidence.choosing.strengths:
         journal.trajectory = Trajectory(run.trajectory, planned.steps)
     return journal
