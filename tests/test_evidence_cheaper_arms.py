@@ -1,6 +1,7 @@
 """The arms as they are measured: the same items in each, chosen on the select half, the base without its adapter."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from metier.evidence.cheaper_arms import (
     Setting,
     answer_arms,
     context_of,
+    expected_tokens,
     measure_arms,
     sources_of,
 )
@@ -22,7 +24,7 @@ from metier.evidence.ngrams import NgramModel
 from metier.evidence.queries import Kind, encode_query, queries_of
 from metier.evidence.score import score_documents
 from metier.evidence.statistics import bits_per_byte
-from metier.models.encoding import Encoder
+from metier.models.encoding import Encoded, Encoder
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.progress import Silent
@@ -168,6 +170,25 @@ def test_what_is_mixed_is_what_was_fitted_on_the_select_half(
     assert shares == (0.0,)
     expected = [r["nll"] for which in ("select", "test") for r in half(arms, BASE, which)]
     assert [r["nll"] for r in mixed] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_tokens_expected_are_about_those_that_are_read(
+    measured: tuple[Asked, Arms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, arms = measured
+    read: list[int] = []
+    score = cheaper_arms.score_documents
+
+    def counted(reader: PackReader, documents: Sequence[Encoded], *rest: Any) -> Any:
+        read.extend(len(d.ids) for d in documents)
+        return score(reader, documents, *rest)
+
+    monkeypatch.setattr(cheaper_arms, "score_documents", counted)
+    measure_arms(asked, ngrams(asked.kind, asked.models.encoder), Silent())
+    query = sum(r["read"] for r in half(arms, BASE)) / len(asked.test)
+    told = (half(arms, "base + examples")[0]["read"] - query) / arms.chosen["base + examples"].examples
+    expected = expected_tokens(asked.kind, len(asked.select), len(asked.test), query, told)
+    assert 0.5 * expected < sum(read) < 1.5 * expected
 
 
 def test_questions_are_answered_in_words_by_each_arm() -> None:

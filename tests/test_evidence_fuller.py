@@ -153,6 +153,14 @@ def test_where_memory_lacks_for_a_second_model_only_the_floors_are_measured(
     assert fuller._has_room(ran.subject)
 
 
+def test_what_is_measured_fits_the_time_or_is_the_smallest_there_is(ran: Ran) -> None:
+    needed = [fuller.expected_seconds(limits, ran.planned, ran.before, "answer") for limits in fuller.LADDER]
+    assert needed == sorted(needed, reverse=True)
+    for limits, seconds in zip(fuller.LADDER, needed, strict=True):
+        assert fuller.limits_within(seconds, ran.planned, ran.before, "answer") == limits
+    assert fuller.limits_within(needed[-1] / 2, ran.planned, ran.before, "answer") == fuller.LADDER[-1]
+
+
 def test_without_queries_the_arms_say_why(ran: Ran) -> None:
     found = fuller._measure_arms(
         ran.subject,

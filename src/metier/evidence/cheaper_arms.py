@@ -136,6 +136,16 @@ def sources_of(
     return Sources(shown, Passages(train, {e.document for e in held_out}, encoder))
 
 
+def expected_tokens(kind: Kind, n_select: int, n_test: int, query_tokens: float, told_tokens: float) -> float:
+    """About how many tokens all arms read. told_tokens: of one example or passage; examples that all queries share are
+    counted for each, so it is rather too many."""
+    total = 0.0
+    for way in WAYS[kind]:
+        fewest, *more = (query_tokens + (s.examples + s.passages) * told_tokens for s in _numbers(way))
+        total += n_select * (len(PROMPTS[kind]) * fewest + sum(more)) + n_test * max(fewest, *more, 0.0)
+    return total + 2 * (n_select + n_test) * query_tokens  # told nothing; mixed with n-grams
+
+
 def measure_arms(asked: Asked, ngrams: NgramModel, progress: Progress) -> Arms:
     """Choose on the select half, then score the test half, arm by arm.
 

@@ -7,13 +7,22 @@ from dataclasses import dataclass, replace
 from metier.errors import DataError
 from metier.evidence import controls, scratch
 from metier.evidence.cheaper import ADAPTED, BASE
-from metier.evidence.cheaper_arms import Arms, Asked, Models, answer_arms, measure_arms, sources_of
+from metier.evidence.cheaper_arms import (
+    ANSWER_TOKENS,
+    Arms,
+    Asked,
+    Models,
+    answer_arms,
+    expected_tokens,
+    measure_arms,
+    sources_of,
+)
 from metier.evidence.compared import FACTS, compared, of_arm
 from metier.evidence.floors import compressor_bits, ngram_records
 from metier.evidence.measure import Before, Subject
 from metier.evidence.ngrams import NgramModel
-from metier.evidence.queries import kind_of_queries, queries_of
-from metier.evidence.retrieval import whole_text
+from metier.evidence.queries import HALF_TOKENS, Kind, kind_of_queries, queries_of
+from metier.evidence.retrieval import PASSAGE_TOKENS, whole_text
 from metier.evidence.rivals import (
     SCRATCH_RATE,
     Steps,
@@ -53,6 +62,36 @@ class Limits:
     shares: tuple[float, ...] = scratch.SHARES
     scratch_tokens: int = 25_000
     seeds: int = 2
+
+
+LADDER = (
+    Limits(),
+    Limits(select=12, test=40, answers=16, shares=(0.25, 1.0), scratch_tokens=12_000),
+    Limits(select=8, test=30, answers=0, controls=(controls.PLACEBO,), shares=(1.0,), scratch_tokens=6_000),
+    Limits(select=8, test=20, answers=0, controls=(), shares=()),
+)
+"""From everything to the cheaper arms alone: the controls take as long as the training, each."""
+FULL_COST = 1.8  # of a LoRA token, on a CPU: the gradients of the weights, and Adam on all of them
+ANSWERING_ARMS = 4  # at most
+
+
+def limits_within(seconds: float, planned: Plan, before: Before, kind: Kind) -> Limits:
+    """The largest of LADDER that fits into these seconds; the smallest where none does. kind: of the field."""
+    return next((limits for limits in LADDER if expected_seconds(limits, planned, before, kind) <= seconds), LADDER[-1])
+
+
+def expected_seconds(limits: Limits, planned: Plan, before: Before, kind: Kind) -> float:
+    """How long full evidence takes at the speeds of the plan."""
+    speed, documents = planned.speed, before.items.field_documents
+    field_tokens = sum(len(d.ids) for d in documents)
+    query_tokens = min(2 * HALF_TOKENS, field_tokens / max(1, len(documents)))
+    told_tokens = PASSAGE_TOKENS if kind == "text" else min(PASSAGE_TOKENS, query_tokens)
+    read = expected_tokens(kind, limits.select, limits.test, query_tokens, told_tokens)
+    read += (len(limits.controls) + len(limits.shares)) * field_tokens
+    written = ANSWERING_ARMS * limits.answers * ANSWER_TOKENS if kind == "answer" else 0
+    scratch_tokens = min(limits.scratch_tokens, planned.train_tokens) * sum(limits.shares)
+    trained = len(limits.controls) * planned.train_tokens + FULL_COST * scratch_tokens
+    return read / speed.score_tokens_per_s + written / speed.generate_tokens_per_s + trained / speed.train_tokens_per_s
 
 
 @dataclass(frozen=True)
@@ -117,7 +156,7 @@ def _measure_arms(
     asked = Asked(kind, select, test, models, sources, subject.settings.pack_tokens)
     arms = measure_arms(asked, ngrams, subject.say)
     write_jsonl(subject.run.evidence / "arms.jsonl", arms.records)
-    if kind == "answer":
+    if kind == "answer" and limits.answers:
         subject.say.begin("arms: answers in words", limits.answers)
         answers = answer_arms(asked, arms.chosen, _answering(arms), limits.answers)
         subject.say.end()
