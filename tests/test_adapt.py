@@ -259,6 +259,18 @@ def test_choices_are_made_on_the_select_half_and_claims_on_the_test_half(finishe
     assert all(finished.results[part]["sentence"] for part in ("dial", "sufficiency", "jargon", "overdone"))
 
 
+def test_full_evidence_compares_and_is_concluded_again_from_its_files(model: Path, rows: Path, tmp_path: Path) -> None:
+    told = Told()
+    run = adapt(str(rows), model=str(model), out=tmp_path / "full", progress=told, evidence="full", **OPTIONS)
+    assert any(line.startswith("full evidence: cheaper ways and rivals are compared, about ") for line in told.lines)
+    assert {"arms", "controls", "stability", "scratch"} <= set(run.results)
+    before = read_json(run.folder.results)
+    write_json(run.folder.results, {name: part for name, part in before.items() if name not in ("arms", "scratch")})
+    again = Run(run.path)
+    again.conclude()
+    assert read_json(run.folder.results) == before
+
+
 def test_the_verdict_is_concluded_again_from_the_evidence_without_any_model(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

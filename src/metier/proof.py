@@ -1,9 +1,10 @@
 """After training: a strength is chosen, the adapted model is measured at it, and compared with what else there is."""
 
 from metier.evidence import conclude, measure
-from metier.evidence.fuller import Adapted, full_evidence
+from metier.evidence.fuller import Adapted, expected_seconds, full_evidence, limits_within
 from metier.evidence.measure import Before, Subject
 from metier.evidence.occurrences import terms_in
+from metier.evidence.queries import kind_of_queries
 from metier.evidence.select_half import DIAL, read_strengths
 from metier.field import Training
 from metier.models.adapters import at_strength
@@ -17,6 +18,8 @@ from metier.training.journal import Journal
 from metier.training.loop import Trained
 from metier.training.mix import Beside
 from metier.training.plan import Plan
+
+SHARE_BEYOND = 0.5  # of the minutes that full evidence may take besides
 
 
 def measure_trained(
@@ -68,7 +71,12 @@ def compare(
         subject.say.say("cheaper ways, controls and a model from scratch are compared by one process only: left out")
         return
     rate = field.rate["chosen"] if field.rate else planned.lr
-    full_evidence(subject, split, planned, before, Adapted(subject.reader, field.trained, rate, beside.written, dial))
+    kind = kind_of_queries(split.train)
+    limits = limits_within(SHARE_BEYOND * 60 * subject.settings.minutes, planned, before, kind)
+    minutes = expected_seconds(limits, planned, before, kind) / 60
+    subject.say.say(f"full evidence: cheaper ways and rivals are compared, about {minutes:.0f} minutes more")
+    adapted = Adapted(subject.reader, field.trained, rate, beside.written, dial)
+    full_evidence(subject, split, planned, before, adapted, limits)
 
 
 def write_field_terms(run: RunFolder, split: Split, trained: Trained) -> str:

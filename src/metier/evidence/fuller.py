@@ -67,10 +67,10 @@ class Limits:
 LADDER = (
     Limits(),
     Limits(select=12, test=40, answers=16, shares=(0.25, 1.0), scratch_tokens=12_000),
-    Limits(select=8, test=30, answers=0, controls=(controls.PLACEBO,), shares=(1.0,), scratch_tokens=6_000),
-    Limits(select=8, test=20, answers=0, controls=(), shares=()),
+    Limits(select=8, test=30, answers=0, controls=(controls.PLACEBO,), shares=(1.0,), scratch_tokens=6_000, seeds=0),
+    Limits(select=8, test=20, answers=0, controls=(), shares=(), seeds=0),
 )
-"""From everything to the cheaper arms alone: the controls take as long as the training, each."""
+"""From everything to the cheaper arms alone: controls and seeds take as long as the training, each."""
 FULL_COST = 1.8  # of a LoRA token, on a CPU: the gradients of the weights, and Adam on all of them
 ANSWERING_ARMS = 4  # at most
 
@@ -87,10 +87,11 @@ def expected_seconds(limits: Limits, planned: Plan, before: Before, kind: Kind) 
     query_tokens = min(2 * HALF_TOKENS, field_tokens / max(1, len(documents)))
     told_tokens = PASSAGE_TOKENS if kind == "text" else min(PASSAGE_TOKENS, query_tokens)
     read = expected_tokens(kind, limits.select, limits.test, query_tokens, told_tokens)
-    read += (len(limits.controls) + len(limits.shares)) * field_tokens
+    rivals = len(limits.controls) + limits.seeds
+    read += (rivals + len(limits.shares)) * field_tokens
     written = ANSWERING_ARMS * limits.answers * ANSWER_TOKENS if kind == "answer" else 0
     scratch_tokens = min(limits.scratch_tokens, planned.train_tokens) * sum(limits.shares)
-    trained = len(limits.controls) * planned.train_tokens + FULL_COST * scratch_tokens
+    trained = rivals * planned.train_tokens + FULL_COST * scratch_tokens
     return read / speed.score_tokens_per_s + written / speed.generate_tokens_per_s + trained / speed.train_tokens_per_s
 
 
