@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.evidence.dial import choose_dial, leave_one_out
+from metier.evidence.dial.choose import choose_dial
+from metier.evidence.dial.confirm import leave_one_out
 from metier.evidence.retention import CHAT_MARGIN, OWN_ANSWERS_MARGIN
 from metier.sources.general import REGISTERS
 

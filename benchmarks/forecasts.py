@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from metier.evidence.sufficiency import sufficiency
+from metier.evidence.sufficiency.forecast import sufficiency
 from metier.runs import read_jsonl
 
 FULL = 100_000

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 
 from metier.evidence.answers import repetition
-from metier.evidence.measure import WRITTEN_TOKENS
 from metier.evidence.score import encode_items, score_field, score_general
 from metier.evidence.statistics import bits_per_byte
+from metier.evidence.written import WRITTEN_TOKENS
 from metier.models.adapters import disabled, keep_memory
 from metier.models.encoding import Encoded
 from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts

@@ -1,6 +1,9 @@
-"""No test touches the user's cache."""
+"""No test touches the user's cache; and what several files of tests are given."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -18,3 +21,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def sim() -> Iterator[ModuleType]:
+    """The simulation of benchmarks/: documents whose truth is known."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+        import dial_simulation
+
+        yield dial_simulation
+        del sys.modules["dial_simulation"]

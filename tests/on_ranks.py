@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from metier.cli import main
 from metier.errors import DivergedError
-from metier.evidence import measure
+from metier.evidence import measure, written
 from metier.evidence.score import score_branches, score_documents
 from metier.models.encoding import Encoder
 from metier.models.methods import add_method
@@ -120,7 +120,7 @@ def scoring(_: Path) -> dict[str, Any]:
     scored = score_documents(reader, texts, PACK_TOKENS, count)
     chosen = score_branches(reader, branches, PACK_TOKENS, count)
     encoder = Encoder(tiny_tokenizer(), 512)
-    answers = measure._answers(reader.model, encoder, REQUESTS, Silent(), 8)
+    answers = written.answers_of(reader.model, encoder, REQUESTS, Silent(), 8)
     return {
         "scored": {item: [s.nll, s.tokens] for item, s in (scored | chosen).items()},
         "answers": [[a.request, a.answer, a.tokens] for a in answers],

@@ -92,10 +92,7 @@ def assert_stopped_after(path: Path, n_tokens: int) -> None:
 def test_the_run_folder_is_complete(finished: Run) -> None:
     names = {str(p.relative_to(finished.path)) for p in finished.path.rglob("*") if p.is_file()}
     arms = {f"evidence/{kind}-{arm}.jsonl" for kind in ("scores", "choices", "answers") for arm in ("base", "adapted")}
-    arms |= {
-        f"evidence/{name}"
-        for name in ("dial.jsonl", "trajectory.jsonl", "trained.jsonl", "layers.jsonl", "terms.jsonl")
-    }
+    arms |= {f"evidence/{name}.jsonl" for name in ("dial", "trajectory", "trained", "divergence", "layers", "terms")}
     expected = {
         "config.toml",
         "plan.json",
@@ -257,6 +254,10 @@ def test_choices_are_made_on_the_select_half_and_claims_on_the_test_half(finishe
     assert not (finished.path / "trajectory").exists()
     assert {"dial", "sufficiency", "jargon", "overdone", "inside"} <= set(finished.results)
     assert all(finished.results[part]["sentence"] for part in ("dial", "sufficiency", "jargon", "overdone"))
+    assert finished.results["dial"]["left_out"]["of"] == 4  # two strengths between the base and the highest
+    assert set(finished.results["retention"]["divergence"]["slices"]) == {"field", "text", "chat/own answers"}
+    unmeasured = {one["name"] for one in finished.results["overdone"]["detectors"] if one["fired"] is None}
+    assert unmeasured == {"prompting lost"}
 
 
 def test_full_evidence_compares_and_is_concluded_again_from_its_files(model: Path, rows: Path, tmp_path: Path) -> None:
@@ -264,6 +265,8 @@ def test_full_evidence_compares_and_is_concluded_again_from_its_files(model: Pat
     run = adapt(str(rows), model=str(model), out=tmp_path / "full", progress=told, evidence="full", **OPTIONS)
     assert any(line.startswith("full evidence: cheaper ways and rivals are compared, about ") for line in told.lines)
     assert {"arms", "controls", "stability", "scratch"} <= set(run.results)
+    assert run.results["sufficiency"]["quality"]["sentence"].endswith(".")
+    assert {r["tilt"] for r in read_jsonl(run.path / "evidence" / "dial.jsonl") if "tilt" in r} == {0.5}
     before = read_json(run.folder.results)
     write_json(run.folder.results, {name: part for name, part in before.items() if name not in ("arms", "scratch")})
     again = Run(run.path)

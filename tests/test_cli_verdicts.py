@@ -22,7 +22,7 @@ ADAPT = ("--tokens", "2000", "--minutes", "0.001", "--replay", "0", "--threads",
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a tiny model and data; what is measured is cut to a few items of each kind."""
-    from metier.evidence import measure
+    from metier.evidence import written
     from metier.training import plan
     from tiny import save_tiny
 
@@ -33,8 +33,8 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         patch.setenv("METIER_CACHE", str(folder / "cache"))
         patch.setattr(plan, "SMALLEST", plan.EvidencePlan(12, 6, 4, 4))
-        patch.setattr(measure, "ANSWER_TOKENS", 8)
-        patch.setattr(measure, "WRITTEN_TOKENS", 8)
+        patch.setattr(written, "ANSWER_TOKENS", 8)
+        patch.setattr(written, "WRITTEN_TOKENS", 8)
         yield folder
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.answer_quality import answer_quality, chrf, exact_match, token_f1
+from metier.evidence.full.answer_quality import answer_quality, chrf, exact_match, token_f1
 from metier.evidence.statistics import mcnemar
 
 

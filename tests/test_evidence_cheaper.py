@@ -6,7 +6,7 @@ import random
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.cheaper import ADAPTED, BASE, NGRAM, NOTHING, cheaper, said
+from metier.evidence.full.cheaper import ADAPTED, BASE, NGRAM, NOTHING, cheaper, said
 
 COSTS = {"train_s": 300.0, "score_tokens_per_s": 500.0}
 RETRIEVAL, BOTH = "base + retrieval", "adapted + retrieval"

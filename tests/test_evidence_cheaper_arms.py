@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from metier.evidence import cheaper_arms
-from metier.evidence.cheaper import ADAPTED, BASE, NGRAM, NOTHING
-from metier.evidence.cheaper_arms import (
+from metier.evidence.full import cheaper_arms
+from metier.evidence.full.cheaper import ADAPTED, BASE, NGRAM, NOTHING
+from metier.evidence.full.cheaper_arms import (
     WAYS,
     Arms,
     Asked,
@@ -20,8 +20,8 @@ from metier.evidence.cheaper_arms import (
     measure_arms,
     sources_of,
 )
-from metier.evidence.ngrams import NgramModel
-from metier.evidence.queries import Kind, encode_query, queries_of
+from metier.evidence.full.ngrams import NgramModel
+from metier.evidence.full.queries import Kind, encode_query, queries_of
 from metier.evidence.score import score_documents
 from metier.evidence.statistics import bits_per_byte
 from metier.models.encoding import Encoded, Encoder

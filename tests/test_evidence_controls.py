@@ -6,7 +6,7 @@ import random
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.controls import controls
+from metier.evidence.full.controls import controls
 
 
 def scores(bits: float, seed: int, n: int = 30, noise: float = 0.02) -> list[dict]:

@@ -2,10 +2,7 @@
 
 import json
 import math
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,25 +11,15 @@ import pytest
 from scipy import stats
 
 from metier.errors import DataError
-from metier.evidence.dial import choose_dial, confirmation, leave_one_out, tilt_advice
-from metier.evidence.dial_choice import feasible
-from metier.evidence.frontier import draw_frontier, fit_gain, grid
+from metier.evidence.dial.choose import choose_dial
+from metier.evidence.dial.confirm import confirmation, leave_one_out, tilt_advice
+from metier.evidence.dial.frontier import draw_frontier, fit_gain, grid
+from metier.evidence.dial.rule import feasible
+from metier.evidence.dial.strengths import Point, read_strengths
 from metier.evidence.retention import OWN_ANSWERS_MARGIN
 from metier.evidence.statistics import bits_difference, paired_scores
-from metier.evidence.strengths import Point, read_strengths
 
 Records = list[dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def sim() -> Iterator[ModuleType]:
-    """The simulation of benchmarks/: documents whose truth is known."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-        import dial_simulation
-
-        yield dial_simulation
-        del sys.modules["dial_simulation"]
 
 
 def chosen_from(records: Records, budget: float = 0.01) -> dict[str, Any]:
@@ -493,7 +480,7 @@ def test_a_tilt_is_adopted_where_it_wins_surely_and_loses_nothing(
     assert found["adopt"] is adopt
     assert (found["alpha"], found["tilt"]) == (1.0, 0.5)
     assert found["gain"] == pytest.approx(gain * 0.83, abs=0.003)
-    assert found["sentence"].startswith("Apply it more in deep layers" if adopt else "Apply it evenly")
+    assert found["sentence"].startswith("Deep layers bear more" if adopt else "It is best applied evenly")
 
 
 def test_tilted_scores_do_not_move_the_dial_and_without_them_there_is_no_advice(sim: ModuleType) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.floors import compressor_bits, fit_mixture, mixed_nll, ngram_records, token_nll
-from metier.evidence.ngrams import Foretold, NgramModel
+from metier.evidence.full.floors import compressor_bits, fit_mixture, mixed_nll, ngram_records, token_nll
+from metier.evidence.full.ngrams import Foretold, NgramModel
 from metier.evidence.score import score_documents
 from metier.models.packing import PackReader
 from metier.sources.examples import Example

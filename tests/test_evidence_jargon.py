@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from wordfreq import get_frequency_dict
 
-from metier.evidence.jargon import MIN_TERMS, MOST_OF_ONE_TERM, jargon
-from metier.evidence.occurrences import GRAMMAR, ORDINARY
+from metier.evidence.jargon.learned import MIN_TERMS, MOST_OF_ONE_TERM, jargon
+from metier.evidence.jargon.occurrences import GRAMMAR, ORDINARY
 
 ORDINARY_WORDS = sorted(
     word

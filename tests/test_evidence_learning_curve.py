@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from metier.evidence.learning_curve import NOISES, Repeats, fit_curves, log_linear
+from metier.evidence.sufficiency.learning_curve import NOISES, Repeats, fit_curves, log_linear
 
 SIZES = (12_500, 25_000, 50_000, 100_000)
 ONCE = Repeats((1, 1, 1, 1), (0.0, 0.0, 0.0, 0.0))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from metier.evidence.matching import NEIGHBOURS, SURPRISE, Words, match
+from metier.evidence.jargon.matching import NEIGHBOURS, SURPRISE, Words, match
 
 
 def words(*rows: tuple[str, float, float, float, float], repeated: bool = False) -> Words:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from metier.evidence import ngrams
-from metier.evidence.ngrams import NgramModel
+from metier.evidence.full import ngrams
+from metier.evidence.full.ngrams import NgramModel
 from metier.models.encoding import Encoded, Loss
 from tiny import document, random_ids
 

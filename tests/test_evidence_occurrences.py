@@ -1,6 +1,6 @@
 """Where terms stand, and which words around them are ordinary."""
 
-from metier.evidence.occurrences import occurrences, ordinary_words, terms_in
+from metier.evidence.jargon.occurrences import occurrences, ordinary_words, terms_in
 
 TEXT = "The stem cells grow. Stem cell's wall: a cell (IL-6) and IL-6s; stem. Cell"
 PASSAGES = [{"text": TEXT}]

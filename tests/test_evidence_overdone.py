@@ -1,9 +1,6 @@
 """Was the training overdone? Each detector is seen to fire and not to fire, on figures whose truth is known."""
 
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,17 +10,6 @@ import pytest
 from metier.evidence.overdone import collapse, drift, memorising, overdone
 
 Records = list[dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def sim() -> Iterator[ModuleType]:
-    """The simulation of benchmarks/: documents whose truth is known."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-        import dial_simulation
-
-        yield dial_simulation
-        del sys.modules["dial_simulation"]
 
 
 def course(sim: ModuleType, **truths: Any) -> Records:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metier.evidence.queries import (
+from metier.evidence.full.queries import (
     PROMPTS,
     Context,
     Query,

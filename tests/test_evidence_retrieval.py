@@ -3,7 +3,7 @@
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.retrieval import PASSAGE_TOKENS, Passages, pieces, whole_text
+from metier.evidence.full.retrieval import PASSAGE_TOKENS, Passages, pieces, whole_text
 from metier.models.encoding import Encoder
 from metier.sources.examples import Example, Message
 from tiny import tiny_tokenizer

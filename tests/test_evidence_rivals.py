@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from metier.errors import DataError
-from metier.evidence.rivals import (
+from metier.evidence.full.rivals import (
     Steps,
     body_parameters,
     scratch_model,
@@ -88,7 +88,7 @@ def test_the_same_words_come_in_another_order() -> None:
 def test_the_wrong_field_is_another_pack_that_is_there_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "security.jsonl"
     path.write_text('{"question": "What is CWE-1?", "answer": "A weakness.", "document": "CWE-1"}\n' * 2)
-    monkeypatch.setattr("metier.evidence.rivals.cached_pack", lambda name: path if name == "security" else None)
+    monkeypatch.setattr("metier.evidence.full.rivals.cached_pack", lambda name: path if name == "security" else None)
     monkeypatch.setattr("metier.sources.find.pack_path", {"security": path}.__getitem__)
     said, rows = wrong_field(["pack:clinical"], as_chat=True)
     assert said == "text of another field (software weaknesses)"

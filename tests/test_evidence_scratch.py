@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from metier.evidence.scratch import data_multiple, scratch
+from metier.evidence.full.scratch import data_multiple, scratch
 
 FACTS = {"compressor_bits": 2.1, "train_characters": 1_000_000, "body_parameters": 106e6}
 SIZES = [{"arm": f"scratch {s:g}", "tokens": round(s * 8000), "steps": 8} for s in (0.25, 0.5, 1)]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metier.evidence.sizes import document_draws, read_trajectory
+from metier.evidence.sufficiency.sizes import document_draws, read_trajectory
 from test_evidence_sufficiency import FULL, SIZES, grows, trajectory
 
 

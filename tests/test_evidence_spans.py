@@ -5,7 +5,7 @@ import math
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.spans import Surprise, scored_passages, span_bits
+from metier.evidence.jargon.spans import Surprise, scored_passages, span_bits
 
 TEXT = "a seizure"
 NATS = math.log(2)

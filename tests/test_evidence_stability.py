@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.stability import stability
+from metier.evidence.full.stability import stability
 
 
 def gain(diff, base=1.0, detectable=0.01, n=60):

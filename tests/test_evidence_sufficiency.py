@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.sufficiency import Doubling, decide, quality_against_quantity, sufficiency
+from metier.evidence.sufficiency.forecast import Doubling, decide, sufficiency
+from metier.evidence.sufficiency.quality import quality_against_quantity
 
 FULL = 100_000
 SIZES = (12_500, 25_000, 50_000, FULL)

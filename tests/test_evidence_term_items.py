@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from metier.errors import DataError
-from metier.evidence.term_items import DISTRACTORS, MOST_OF_ONE_TERM, choice_accuracy, cloze_items, definition_items
+from metier.evidence.jargon.items import DISTRACTORS, MOST_OF_ONE_TERM, choice_accuracy, cloze_items, definition_items
 from metier.sources.mine import Term
 
 TERMS = ["ataxia", "dystonia", "apraxia", "aphasia", "alexia", "chorea", "MRI", "EEG", "stem cell"]

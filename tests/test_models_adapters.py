@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from metier.errors import ModelError
 from metier.models import replace
-from metier.models.adapters import disabled, load_adapter, weights_moved
+from metier.models.adapters import at_strength, disabled, layer_of, load_adapter, weights_moved
 from metier.models.encoding import Encoded
 from metier.models.fused import plain_layer
 from metier.models.methods import add_method
@@ -316,3 +317,26 @@ def test_a_model_without_a_linear_layer_cannot_take_lora() -> None:
 
     with pytest.raises(ModelError, match="NoLinear cannot take lora"):
         add_method(NoLinear(), "lora", r=4, alpha=8, seed=0)  # type: ignore[arg-type]
+
+
+# strength ------------------------------------------------------------------------------------------------------------
+
+
+def scalings(model: PeftModel) -> dict[int, set[float]]:
+    """{layer: what its adapters are multiplied by}."""
+    found: dict[int, set[float]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            found.setdefault(layer_of(name) or 0, set()).add(round(module.scaling["default"], 6))
+    return found
+
+
+def test_a_tilt_turns_deep_layers_up_as_far_as_shallow_ones_down_and_back() -> None:
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(tiny_model(num_hidden_layers=3), config)
+    assert scalings(model) == {0: {2.0}, 1: {2.0}, 2: {2.0}}
+    with at_strength(model, 0.5, tilt=0.4):
+        assert scalings(model) == {0: {0.6}, 1: {1.0}, 2: {1.4}}
+    with at_strength(model, 1.0, tilt=0.4):
+        assert scalings(model) == {0: {1.2}, 1: {2.0}, 2: {2.8}}
+    assert scalings(model) == {0: {2.0}, 1: {2.0}, 2: {2.0}}

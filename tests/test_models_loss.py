@@ -62,8 +62,8 @@ def test_the_gradient_is_the_slope_of_the_loss(softcap: float) -> None:
 
 
 def test_one_chunk_stays_within_its_bytes_and_holds_at_least_one_row() -> None:
-    assert loss._chunk_rows(49_152) * 49_152 * 4 <= loss.CHUNK_BYTES
-    assert loss._chunk_rows(10**9) == 1
+    assert loss.chunk_rows(49_152) * 49_152 * 4 <= loss.CHUNK_BYTES
+    assert loss.chunk_rows(10**9) == 1
 
 
 def test_no_labels_cost_nothing() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from metier.evidence.answer_quality import answer_quality
-from metier.evidence.cheaper import cheaper
+from metier.evidence.full.answer_quality import answer_quality
+from metier.evidence.full.cheaper import cheaper
 from metier.report import figures
 from metier.report.cheaper import cheaper_panel
 from panels import rendered

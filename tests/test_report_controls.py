@@ -1,6 +1,6 @@
 """The panel of the controls."""
 
-from metier.evidence.controls import controls
+from metier.evidence.full.controls import controls
 from metier.report import figures
 from metier.report.controls import controls_panel
 from panels import rendered

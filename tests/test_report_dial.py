@@ -1,8 +1,6 @@
 """The panels of the dial and of overdone training: their words, tables and pictures."""
 
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,24 +9,14 @@ import pytest
 from jinja2 import Environment, StrictUndefined
 
 import metier.report
-from metier.evidence.dial import choose_dial, confirmation
+from metier.evidence.dial.choose import choose_dial
+from metier.evidence.dial.confirm import confirmation
 from metier.evidence.overdone import overdone
 from metier.report import figures
 from metier.report.dial import dial_panel
 from metier.report.overdone import overdone_panel
 
 ROOM = Path(metier.report.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def sim() -> Iterator[ModuleType]:
-    """The simulation of benchmarks/: documents whose truth is known."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-        import dial_simulation
-
-        yield dial_simulation
-        del sys.modules["dial_simulation"]
 
 
 @pytest.fixture(scope="module")

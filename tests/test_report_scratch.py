@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from metier.evidence.scratch import scratch
+from metier.evidence.full.scratch import scratch
 from metier.report import chart_scratch, figures
 from metier.report.scratch import scratch_panel
 from panels import rendered

@@ -6,8 +6,8 @@ from xml.dom import minidom
 import pytest
 from jinja2 import Environment, StrictUndefined
 
-from metier.evidence.stability import stability
-from metier.evidence.sufficiency import sufficiency
+from metier.evidence.full.stability import stability
+from metier.evidence.sufficiency.forecast import sufficiency
 from metier.report.chart_sufficiency import short_count
 from metier.report.stability import stability_panel
 from metier.report.sufficiency import sufficiency_panel

@@ -20,7 +20,7 @@ from command_line import valves, write_rows
 from metier import field, origin
 from metier.adapt import adapt
 from metier.errors import MetierError, RunError
-from metier.evidence import measure, planning, select_half
+from metier.evidence import measure, planning, select_half, written
 from metier.results import Run
 from metier.runs import read_json, read_jsonl
 from metier.sources import general
@@ -40,8 +40,8 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_rows(folder / "valves.jsonl", valves(60))
     with small_pack(measured_texts=4, probe_texts=4, choices=6, measured_requests=4, replay_requests=4) as patch:
         patch.chdir(folder)
-        patch.setattr(measure, "ANSWER_TOKENS", 8)
-        patch.setattr(measure, "WRITTEN_TOKENS", 8)
+        patch.setattr(written, "ANSWER_TOKENS", 8)
+        patch.setattr(written, "WRITTEN_TOKENS", 8)
         yield folder
 
 
@@ -255,7 +255,7 @@ def in_a_process(arguments: list[str]) -> None:
     cut = {name: getattr(general, name)()[:n] for name, n in parts.items()}
     for name, items in cut.items():
         setattr(general, name, lambda items=items: items)
-    measure.ANSWER_TOKENS = measure.WRITTEN_TOKENS = 8
+    written.ANSWER_TOKENS = written.WRITTEN_TOKENS = 8
     sys.exit(main(arguments))
 
 

@@ -15,7 +15,7 @@ import small
 from command_line import valves, write_rows
 from metier.adapt import adapt
 from metier.errors import DataError
-from metier.evidence import measure
+from metier.evidence import written
 from metier.results import Run
 from metier.runs import read_jsonl
 from metier.settings import Settings
@@ -44,8 +44,8 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_rows(folder / "talks.jsonl", talks)
     with small_pack(measured_texts=4, probe_texts=4, choices=6, measured_requests=4, replay_requests=4) as patch:
         patch.chdir(folder)
-        patch.setattr(measure, "ANSWER_TOKENS", 8)
-        patch.setattr(measure, "WRITTEN_TOKENS", 8)
+        patch.setattr(written, "ANSWER_TOKENS", 8)
+        patch.setattr(written, "WRITTEN_TOKENS", 8)
         patch.setenv("METIER_CACHE", str(folder / "cache"))
         yield folder
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from metier.errors import DataError, RunError
 from metier.evidence import conclude, facts, measure, planning
-from metier.evidence.measure import Before, Subject
+from metier.evidence.measure import Before
 from metier.evidence.stored import hashes
+from metier.evidence.subject import Subject
 from metier.field import Training, beside_field, save_trained, train_field, write_config
 from metier.models.device import chosen
 from metier.models.encoding import Encoder

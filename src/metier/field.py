@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from metier.errors import DataError, RunError
 from metier.evidence import measure
-from metier.evidence.measure import Subject
+from metier.evidence.subject import Subject
 from metier.interrupts import StopAfterStep
 from metier.models.encoding import Encoded
 from metier.models.frozen import lower_outputs_kept

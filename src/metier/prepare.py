@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from metier.evidence.measure import Subject
+from metier.evidence.subject import Subject
 from metier.models.adapters import keep_memory
 from metier.models.compiling import compile_layers, recompute_layers, wants_recomputing
 from metier.models.device import placement

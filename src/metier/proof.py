@@ -1,11 +1,16 @@
 """After training: a strength is chosen, the adapted model is measured at it, and compared with what else there is."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from metier.evidence import conclude, measure
-from metier.evidence.fuller import Adapted, expected_seconds, full_evidence, limits_within
-from metier.evidence.measure import Before, Subject
-from metier.evidence.occurrences import terms_in
-from metier.evidence.queries import kind_of_queries
+from metier.evidence.full.limits import expected_seconds, limits_within
+from metier.evidence.full.measured import Adapted, full_evidence
+from metier.evidence.full.queries import kind_of_queries
+from metier.evidence.jargon.occurrences import terms_in
+from metier.evidence.measure import Before
 from metier.evidence.select_half import DIAL, read_strengths
+from metier.evidence.subject import Subject
 from metier.field import Training
 from metier.models.adapters import at_strength
 from metier.runs import RunFolder, read_jsonl, write_jsonl
@@ -34,10 +39,10 @@ def measure_trained(
 ) -> float:
     """Write to evidence/ all that the verdict is concluded from; return the seconds of what quick evidence has, too."""
     choosing_s, dial = choose(subject, split, planned, field.trained, journal, leaks)
+    language, names = write_field_terms(subject.run, split, field.trained)
     with at_strength(subject.reader.model, dial):
         after = measure.adapted_arm(subject, subject.reader, before)
-        compare(subject, split, planned, before, beside, field, dial)
-    language = write_field_terms(subject.run, split, field.trained) if before.items.field else ""
+        compare(subject, without_leaks(split, leaks), planned, before, beside, field, dial, names)
     measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
     if journal.trajectory:
         journal.trajectory.remove()
@@ -52,8 +57,7 @@ def choose(
     if not choosing.strengths:
         return 0.0, 1.0
     rows = [e for e in split.train if e.id in trained.bytes_by_item]
-    leaked = {leak.id for leak in leaks.held_out}
-    select = [e for e in split.select if e.id not in leaked]
+    select = without_leaks(split, leaks).select
     seconds = read_strengths(subject, select, choosing, journal.trajectory, trained.n_steps, rows)
     margin = subject.settings.budget_forgetting
     found = parallel.by_first(lambda: conclude.dial_of(list(read_jsonl(run.evidence / DIAL)), margin, leaks))
@@ -61,8 +65,22 @@ def choose(
     return seconds, float(found["chosen"])
 
 
+def without_leaks(split: Split, leaks: Leaks) -> Split:
+    """Of the held-out items those whose text is not trained on."""
+    leaked = {leak.id for leak in leaks.held_out}
+    select, test = ([e for e in half if e.id not in leaked] for half in (split.select, split.test))
+    return replace(split, select=select, test=test)
+
+
 def compare(
-    subject: Subject, split: Split, planned: Plan, before: Before, beside: Beside, field: Training, dial: float
+    subject: Subject,
+    split: Split,
+    planned: Plan,
+    before: Before,
+    beside: Beside,
+    field: Training,
+    dial: float,
+    names: Sequence[str],
 ) -> None:
     """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text."""
     if subject.settings.evidence != "full":
@@ -76,15 +94,15 @@ def compare(
     minutes = expected_seconds(limits, planned, before, kind) / 60
     subject.say.say(f"full evidence: cheaper ways and rivals are compared, about {minutes:.0f} minutes more")
     adapted = Adapted(subject.reader, field.trained, rate, beside.written, dial)
-    full_evidence(subject, split, planned, before, adapted, limits)
+    full_evidence(subject, split, planned, before, adapted, names, limits)
 
 
-def write_field_terms(run: RunFolder, split: Split, trained: Trained) -> str:
+def write_field_terms(run: RunFolder, split: Split, trained: Trained) -> tuple[str, list[str]]:
     """The field's terms, and which of them stand in what was trained on, to evidence/terms.jsonl; returns the main
-    language."""
+    language and the terms, the foremost first."""
     examples = (*split.train, *split.select, *split.test)
     language: str = languages([(e.id, e.learned_text) for e in examples])["main"]
     found = [one["term"] for one in terms(examples, language)]
     seen = terms_in([e.learned_text for e in split.train if e.id in trained.bytes_by_item], found)
     write_jsonl(run.evidence / "terms.jsonl", [{"term": term, "seen": term in seen} for term in found])
-    return language
+    return language, found

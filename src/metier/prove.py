@@ -8,9 +8,9 @@ from typing import Any
 
 from metier.errors import MetierError, ModelError
 from metier.evidence import conclude, facts, measure, planning
-from metier.evidence.measure import Subject
 from metier.evidence.select_half import read_strengths
 from metier.evidence.stored import hashes
+from metier.evidence.subject import Subject
 from metier.models.adapters import keep_memory, load_adapter
 from metier.models.device import chosen, placement
 from metier.models.load import BaseModel, load_base

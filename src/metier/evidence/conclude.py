@@ -6,17 +6,21 @@ from typing import Any
 
 from scipy import stats
 
-from metier.evidence.compared import compared
-from metier.evidence.dial import choose_dial, confirmation
+from metier.evidence.dial.choose import choose_dial
+from metier.evidence.dial.confirm import confirmation, left_out, tilt_advice
+from metier.evidence.dial.words import against
+from metier.evidence.divergence import divergence_by_step, divergence_part, entropy_on_text
+from metier.evidence.full.compared import compared
+from metier.evidence.full.questions import few_shot, recited, term_choices
 from metier.evidence.gain import FIELD_SLICE, gain
-from metier.evidence.jargon import jargon
+from metier.evidence.jargon.learned import jargon
 from metier.evidence.overdone import overdone
 from metier.evidence.passage_view import passage_view
 from metier.evidence.preferences import preferences
 from metier.evidence.retention import retention
 from metier.evidence.statistics import ERROR, Record, paired_scores, relative_difference
 from metier.evidence.stored import Stored, read_stored
-from metier.evidence.sufficiency import sufficiency
+from metier.evidence.sufficiency.forecast import sufficiency
 from metier.evidence.verdict import decide
 from metier.evidence.withheld import ALL_LEAKED, clean_items, leak_reasons, withhold
 from metier.runs import RunFolder
@@ -60,14 +64,18 @@ def evidence_part(run: RunFolder) -> dict[str, Any]:
         text_margin=stored.facts.margin,
     )
     retained = withhold(retained, stored.leaks, stored.general_items())
+    if apart := divergence_part(stored.divergence):
+        retained["divergence"] = apart
     verdict = decide(gained, retained, stored.facts.unit)
+    rivals = compared(run, {leak.id for leak in stored.leaks.held_out})
+    quality = rivals.pop("quality", None)
     further = {
         **_dial(stored, gained, retained),
-        **_sufficiency(stored),
+        **_sufficiency(stored, quality),
         **_jargon(stored),
         **_overdone(stored, retained),
         **_inside(stored),
-        **compared(run, {leak.id for leak in stored.leaks.held_out}),
+        **rivals,
     }
     return {
         "verdict": {
@@ -90,11 +98,10 @@ def said_further(decision: str, further: Mapping[str, Any]) -> str:
     said = []
     dial = further.get("dial")
     if decision == "adapted" and dial and dial["decided"] and dial["kept_gain"] is not None:
-        said.append(
-            f"Recommended strength {dial['chosen']:.2g}: it keeps {dial['kept_gain']:.0%} of the gain.".replace(
-                "%", " %"
-            )
-        )
+        kept = f"{dial['kept_gain']:.0%}".replace("%", " %")
+        said.append(f"Recommended strength {dial['chosen']:.2g}: it keeps {kept} of the gain.")
+        if (limit := dial["limit"]) and limit["loss"] > limit["margin"]:
+            said.append(f"As strong as it was trained it would forget: {against(dial)}")
     sufficiency = further.get("sufficiency")
     if sufficiency and sufficiency["decision"] in ("more_data_pays", "enough"):
         said.append(sufficiency["sentence"])
@@ -116,16 +123,20 @@ def _dial(stored: Stored, gained: Mapping[str, Any], retained: Mapping[str, Any]
     if not stored.dial:
         return {}
     chosen = dial_of(stored.dial, stored.facts.margin, stored.leaks)
-    measured_there = chosen["chosen"] == stored.facts.dial
-    return {"dial": {**chosen, **({"confirmation": confirmation(chosen, gained, retained)} if measured_there else {})}}
+    if chosen["curve"]:
+        chosen |= {"left_out": left_out(stored.dial), "tilt": tilt_advice(stored.dial)}
+    if chosen["chosen"] == stored.facts.dial:
+        chosen["confirmation"] = confirmation(chosen, gained, retained)
+    return {"dial": chosen}
 
 
-def _sufficiency(stored: Stored) -> dict[str, Any]:
+def _sufficiency(stored: Stored, quality: Mapping[str, Any] | None) -> dict[str, Any]:
     if not stored.trajectory:
         return {}
     records = clean_items(stored.trajectory, stored.leaks)
     trained = max(int(record["tokens_seen"]) for record in records)
-    return {"sufficiency": sufficiency(records, trained, stored.facts.available)}
+    found = sufficiency(records, trained, stored.facts.available)
+    return {"sufficiency": {**found, **({"quality": quality} if quality else {})}}
 
 
 def _jargon(stored: Stored) -> dict[str, Any]:
@@ -135,14 +146,24 @@ def _jargon(stored: Stored) -> dict[str, Any]:
     known = all("seen" in record for record in stored.terms)
     seen = {record["term"] for record in stored.terms if record["seen"]} if known else None
     arms = stored.base.tokens, stored.adapted.tokens
-    return {"jargon": jargon(stored.passages, *arms, names, seen, stored.facts.language)}
+    found = jargon(stored.passages, *arms, names, seen, stored.facts.language)
+    return {"jargon": {**found, **term_choices(stored.questions), "definitions": stored.definitions}}
 
 
 def _overdone(stored: Stored, retained: Mapping[str, Any]) -> dict[str, Any]:
     if not stored.dial:
         return {}
     repetition = next((one for one in retained["slices"] if one["name"] == "answers/repetition"), None)
-    return {"overdone": overdone(stored.dial, train_gap=_train_gap(stored), repetition=repetition)}
+    found = overdone(
+        stored.dial,
+        divergence_by_step(stored.divergence),
+        _train_gap(stored),
+        recited(stored.extraction),
+        entropy_on_text(stored.divergence),
+        repetition,
+        few_shot(stored.questions),
+    )
+    return {"overdone": found}
 
 
 def _train_gap(stored: Stored) -> dict[str, float | None] | None:

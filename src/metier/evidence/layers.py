@@ -1,6 +1,5 @@
 """What changed inside: the weights of every decoder layer, and what leaves it on the field and on general text."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,13 +10,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from metier.evidence.score import Record
-from metier.models.adapters import disabled, layer_sizes
+from metier.models.adapters import disabled, layer_of, layer_sizes
 from metier.models.encoding import Encoded
 from metier.models.methods import decoder_layers
 from metier.models.packing import PackReader, divide, pack
 
 READ_TOKENS = 512  # of each kind of text
-LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
 
 def layer_changes(reader: PackReader, field: Sequence[Encoded], texts: Sequence[Encoded]) -> list[Record]:
@@ -35,10 +33,10 @@ def layer_changes(reader: PackReader, field: Sequence[Encoded], texts: Sequence[
 def _weights_moved(model: PeftModel, n_layers: int) -> list[float]:
     moved, total = [0.0] * n_layers, [0.0] * n_layers
     for name, update, weight in layer_sizes(model):
-        found = LAYER_NUMBER.search(name)
-        if found:  # what is adapted outside of the layers has no place here
-            moved[int(found[1])] += update
-            total[int(found[1])] += weight
+        number = layer_of(name)
+        if number is not None:  # what is adapted outside of the layers has no place here
+            moved[number] += update
+            total[number] += weight
     return [(m / t) ** 0.5 if t else 0.0 for m, t in zip(moved, total, strict=True)]
 
 

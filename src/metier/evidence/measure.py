@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
 from peft import PeftModel
@@ -17,16 +16,14 @@ from metier.evidence.preferences import score_pairs
 from metier.evidence.score import Items, Passage, Record, encode_items
 from metier.evidence.statistics import bits_per_byte, expected_detectable
 from metier.evidence.stored import Facts, write_facts
+from metier.evidence.subject import Subject
+from metier.evidence.written import answers_of, kept_answers, written_for_replay
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
-from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
-from metier.models.load import BaseModel
+from metier.models.generate import Answer
 from metier.models.packing import PackReader
-from metier.models.terms import NewTokens
-from metier.progress import Progress
 from metier.ranks import this_rank
-from metier.runs import RunFolder, write_jsonl
-from metier.settings import Settings
+from metier.runs import write_jsonl
 from metier.sources import general
 from metier.sources.examples import Example, Message
 from metier.sources.general import Request
@@ -40,34 +37,9 @@ from metier.training.plan import EvidencePlan
 from metier.training.probe import JUDGED_ROWS, Judge
 from metier.training.replay import ReplayPlan
 
-ANSWER_TOKENS = 64  # limit of an answer that is measured; most good answers of the general pack are shorter
-WRITTEN_TOKENS = 96  # limit of one that is replayed
 SHOWN_FIELD = 4  # held-out rows answered by both models, for the reader
 SHOWN_TOKENS = 64  # of their answers
 PROBE_ROWS = 16
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a run works on: the base, what reads packs with it and its adapter, and where the evidence goes.
-
-    new_tokens: those that the adapter brings; the base is measured without them, on the same bytes.
-    """
-
-    base: BaseModel
-    reader: PackReader
-    settings: Settings
-    run: RunFolder
-    say: Progress
-    new_tokens: NewTokens | None = None
-
-    @property
-    def encoder(self) -> Encoder:
-        return self.base.encoder
-
-    @property
-    def adapted_encoder(self) -> Encoder:
-        return self.new_tokens.encoder if self.new_tokens else self.base.encoder
 
 
 @dataclass(frozen=True)
@@ -104,7 +76,7 @@ def base_arm(
         replay, own = kept.replay, kept.own
     else:
         # Two calls, so that the replay, and the adapter with it, does not depend on how much is measured.
-        replay = _written_for_replay(subject, wanted) if wanted else []
+        replay = written_for_replay(subject, wanted) if wanted else []
         replay_s = time.monotonic() - started
         own = kept_answers(subject, [r.request for r in requests])
     items = encode_items(
@@ -134,11 +106,6 @@ def base_arm(
 
 def _text_of(passage: Passage) -> Record:
     return {"item": passage.item, "document": passage.document, "text": passage.text}
-
-
-def general_texts(settings: Settings, n: int) -> tuple[Example, ...]:
-    """All of the user's that measure, and n of the general pack; none where none are wanted."""
-    return (*general.own_texts(settings.general).measured, *general.measured_texts()[:n]) if n else ()
 
 
 def leaks_of(subject: Subject, split: Split, replay: Sequence[Answer], wanted: ReplayPlan) -> Leaks:
@@ -185,52 +152,6 @@ def _preferences(subject: Subject, reader: PackReader, items: Items, arm: ArmNam
     return records
 
 
-def _written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
-    """Answers and texts in turn, while both last."""
-    answers = kept_answers(subject, general.replay_requests()[: wanted.answers], WRITTEN_TOKENS)
-    pairs = zip_longest(answers, _kept_texts(subject, wanted.texts))
-    return [written for pair in pairs for written in pair if written is not None]
-
-
-def _kept_texts(subject: Subject, n: int) -> list[Answer]:
-    """As `kept_answers`, of texts sampled from the start token; ranks share the batches."""
-    cache = TextCache(cache_folder(), subject.base.answers_as, subject.encoder, WRITTEN_TOKENS)
-    model = subject.reader.model
-    if missing := parallel.from_first(cache.missing(n)):
-        subject.say.begin("base model writes general text (kept for later runs)", len(missing))
-        with disabled(model):
-            own = parallel.own_part([1] * len(missing))
-            made = {b: sample_texts(model, subject.encoder, b, WRITTEN_TOKENS) for b in (missing[i] for i in own)}
-        by_batch = {b: texts for part in parallel.from_all(list(made.items())) for b, texts in part}
-        if this_rank().is_first:
-            cache.keep([text for b in missing for text in by_batch[b]])
-    return parallel.by_first(lambda: cache.texts(n))
-
-
-def kept_answers(subject: Subject, wanted: Sequence[str], limit: int | None = None) -> list[Answer]:
-    """The base's, of `limit` tokens at most (ANSWER_TOKENS where None), from the cache of the first rank, whatever
-    others have kept; what it lacks is answered by all ranks."""
-    limit = limit or ANSWER_TOKENS
-    cache = AnswerCache(cache_folder(), subject.base.answers_as, subject.encoder, limit)
-    model = subject.reader.model
-    if missing := parallel.from_first(cache.missing(wanted)):
-        subject.say.begin("base model answers general requests (kept for later runs)", len(missing))
-        with disabled(model):
-            answers = _answers(model, subject.encoder, missing, subject.say, limit)
-        if this_rank().is_first:
-            cache.keep(answers)
-    return parallel.by_first(lambda: cache.answers(model, subject.encoder, wanted))
-
-
-def _answers(model: Any, encoder: Encoder, requests: Sequence[str], say: Progress, limit: int) -> list[Answer]:
-    """Greedy answers in the order of the requests, which are divided over the ranks by the length of their prompts."""
-    own = parallel.own_part([len(request) for request in requests])
-    n_ranks = parallel.n_ranks()
-    made = answer_all(model, encoder, [requests[i] for i in own], limit, lambda done, _: say.advance(n_ranks * done))
-    by_request = {answer.request: answer for answers in parallel.from_all(made) for answer in answers}
-    return [by_request[request] for request in requests]
-
-
 def _field_records(arm: Arm) -> list[dict[str, Any]]:
     return [record for record in arm.scores if record["slice"] == "field"]
 
@@ -267,7 +188,7 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     items = before.items if subject.new_tokens is None else before.items.read_with(encoder)
     requests = [r.request for r in before.requests]
     say.begin("adapted model answers the same requests", len(requests))
-    answers = _answers(reader.model, encoder, requests, say, ANSWER_TOKENS)
+    answers = answers_of(reader.model, encoder, requests, say)
     say.begin("adapted model reads the same evidence", items.n_tokens)
     arm = score_arm(
         reader, items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say

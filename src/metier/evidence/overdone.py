@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from metier.evidence.dial_choice import AS_TRAINED
-from metier.evidence.frontier import fit_gain, general_text, grid
+from metier.evidence.dial.frontier import fit_gain, general_text, grid
+from metier.evidence.dial.rule import AS_TRAINED
+from metier.evidence.dial.strengths import Change, Point, read_strengths
 from metier.evidence.gain import FIELD_SLICE
 from metier.evidence.retention import TEXT_MARGIN
 from metier.evidence.statistics import Floats, Record
-from metier.evidence.strengths import Change, Point, read_strengths
 from metier.evidence.verdict import MIN_DOCUMENTS
 
 # Thresholds set by judgement from what the curves of a healthy run look like, not taken from a publication. What a
@@ -65,7 +65,7 @@ def overdone(
     """The `overdone` of results.json.
 
     records: of evidence/dial.jsonl.
-    divergence: {step, kl_field, kl_general}, nats a token between base and adapted.
+    divergence: {step, kl_field}, nats a token on the field between base and adapted.
     train_gap: {value, lower}: what rows that were trained on gained more than held-out ones, as a share of the base's
         bits, and its one-sided 95 % bound (None where it has none).
     extraction: counts {continued_verbatim, continued_verbatim_base, n_prefixes} of training prefixes.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from metier.evidence.spans import Passage, Record, scored_passages
+from metier.evidence.jargon.spans import Passage, Record, scored_passages
 
 SHORTEST = 20  # words; of a shorter passage the saving is mostly chance
 MOST_WORDS = 120  # of one passage are shown

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from metier.errors import DataError
-from metier.evidence.measure import ANSWER_TOKENS, WRITTEN_TOKENS, probe_answers
+from metier.evidence.measure import probe_answers
 from metier.evidence.score import encode_items
 from metier.evidence.select_half import has_dial
+from metier.evidence.written import ANSWER_TOKENS, WRITTEN_TOKENS
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
 from metier.models.load import BaseModel

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
@@ -10,7 +11,7 @@ from metier.evidence.gain import FIELD_SLICE
 from metier.models.encoding import Encoded, Encoder
 from metier.models.packing import Branches, Pack, PackReader, pack_branches, packs_of
 from metier.sources.examples import Example, Message
-from metier.sources.general import Choice, Request
+from metier.sources.general import Request
 from metier.training import parallel
 
 Record = dict[str, object]
@@ -85,6 +86,21 @@ def _score(packs: Sequence[Pack], reader: PackReader, advance: Advance) -> dict[
     return scored
 
 
+class MultipleChoice(Protocol):
+    """A question with its choices, each of which continues the stem; `label` is the index of the right one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def stem(self) -> str: ...
+    @property
+    def choices(self) -> tuple[str, ...]: ...
+    @property
+    def label(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Passage:
     """The scored text of one held-out item, and where each of its tokens ends in it, in characters."""
@@ -107,7 +123,7 @@ class Items:
     requests: tuple[Request, ...]
     own_answers: tuple[str, ...]
     request_branches: tuple[Branches, ...]  # the good answer, then the base model's own
-    choices: tuple[Choice, ...]
+    choices: tuple[MultipleChoice, ...]
     choice_branches: tuple[Branches, ...]
 
     @property
@@ -127,7 +143,7 @@ def encode_items(
     texts: Sequence[Example],
     requests: Sequence[Request],
     own_answers: Sequence[str] | None,
-    choices: Sequence[Choice],
+    choices: Sequence[MultipleChoice],
 ) -> Items:
     """own_answers: the base model's own answer to each request, in order; a request it left empty is not scored.
 

@@ -2,13 +2,21 @@
 strengths of the adapter and at several moments of its training; no claim is made on any of it."""
 
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 
+from peft import PeftModel
+from torch import Tensor
+
+from metier.evidence.divergence import read_divergence
 from metier.evidence.gain import FIELD_SLICE
 from metier.evidence.kept_scores import General, ScoreCache
-from metier.evidence.measure import Subject, kept_answers, read_alike, score_cache, subset
+from metier.evidence.measure import read_alike, score_cache, subset
 from metier.evidence.score import Items, Record, encode_items, score_field, score_general
+from metier.evidence.subject import Subject
+from metier.evidence.written import kept_answers
 from metier.models.adapters import at_strength, disabled
 from metier.runs import RunFolder, read_jsonl, write_jsonl
 from metier.settings import Settings
@@ -17,7 +25,8 @@ from metier.sources.examples import Example
 from metier.training.plan import Choosing
 from metier.training.trajectory import Trajectory, standing_at
 
-DIAL, WAY, TRAINED = "dial.jsonl", "trajectory.jsonl", "trained.jsonl"
+DIAL, WAY, TRAINED, DIVERGENCE = "dial.jsonl", "trajectory.jsonl", "trained.jsonl", "divergence.jsonl"
+TILT = 0.5  # of the last layer's strength above the mean, and of the first one's below it
 
 
 def has_dial(settings: Settings) -> bool:
@@ -33,50 +42,86 @@ def read_strengths(
     n_steps: int = 0,
     trained: Sequence[Example] = (),
 ) -> float:
-    """Write evidence/dial.jsonl, trajectory.jsonl and trained.jsonl; return the seconds it took.
+    """Write evidence/dial.jsonl, trajectory.jsonl, trained.jsonl and divergence.jsonl; return the seconds it took.
 
     dial: score records with `step` and `alpha`, the strength; the base has alpha 0 and the step of the last weights.
     trajectory: score records of the field with `tokens_seen`, the field's tokens that had been trained on by then; not
     there for an adapter that was trained elsewhere. trained: records of some rows that were trained on, by `arm`, for
-    the gap between these and what was held out.
+    the gap between these and what was held out. divergence: as `divergence.read_divergence`, halfway and at the end.
     """
     started = time.monotonic()
     if not planned.strengths:
         return 0.0
     items = _items(subject, select, planned)
-    points = list(trajectory.weights()) if trajectory else []
-    n_readings = 1 + len(planned.strengths) + len(points)
-    subject.say.begin(f"{n_readings} strengths and stages of the adapter read what choices are made on", n_readings)
-    seen = tokens_seen(subject.run) if trajectory else {}
-    with disabled(subject.reader.model):
-        base = _read(subject, items, cache=score_cache(subject))
-    dial = _of(base, step=n_steps, alpha=0.0)
-    way = _of(_field(base), tokens_seen=0)
     # An adapter with tokens of its own cuts the same texts in another way.
-    items = items if subject.new_tokens is None else items.read_with(subject.adapted_encoder)
-    done = 1
-    for strength in planned.strengths:
-        subject.say.advance(done)
-        with at_strength(subject.reader.model, strength):
-            found = _read(subject, items)
-        dial += _of(found, step=n_steps, alpha=strength)
-        way += _of(_field(found), tokens_seen=seen[n_steps]) if trajectory and strength == 1 else []
-        done += 1
-    for step, weights in points:
-        subject.say.advance(done)
-        with standing_at(subject.reader.model, weights()):
-            found = _read(subject, items, general_too=step == points[-1][0])
-        way += _of(_field(found), tokens_seen=seen[step])
-        done += 1
-    if points:
-        dial += _of(found, step=points[-1][0], alpha=1.0)
+    as_adapted = items if subject.new_tokens is None else items.read_with(subject.adapted_encoder)
+    stages = _stages(subject, planned, trajectory, n_steps)
+    seen = {0: 0, **(tokens_seen(subject.run) if trajectory else {})}
+    subject.say.begin(f"{len(stages)} strengths and stages of the adapter read what choices are made on", len(stages))
+    dial: list[Record] = []
+    way: list[Record] = []
+    apart: list[Record] = []
+    for i, stage in enumerate(stages):
+        subject.say.advance(i)
+        with stage.within():
+            if stage.alpha == 0:
+                found = _read(subject, items, cache=score_cache(subject))
+            else:
+                found = _read(subject, as_adapted, stage.with_general)
+            if stage.is_halfway:
+                apart = read_divergence(subject, items, stage.step, field_only=True)
+        if stage.with_general:
+            dial += [{"step": stage.step, "alpha": stage.alpha, **stage.tilted, **record} for record in found]
+        if trajectory and stage.alpha in (0, 1) and not stage.tilt:
+            field = [record for record in found if record["slice"] == FIELD_SLICE]
+            way += [{"tokens_seen": seen[stage.step if stage.alpha else 0], **record} for record in field]
     if trained:
         write_jsonl(subject.run.evidence / TRAINED, _trained(subject, subset(trained, planned.field_items, 0)))
+    write_jsonl(subject.run.evidence / DIVERGENCE, apart + read_divergence(subject, items, n_steps))
     subject.say.end()
     write_jsonl(subject.run.evidence / DIAL, dial)
     if trajectory:
         write_jsonl(subject.run.evidence / WAY, sorted(way, key=lambda record: int(str(record["tokens_seen"]))))
     return time.monotonic() - started
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One reading of what choices are made on. within: brings the model there and back. with_general: whether general
+    text is read too, for the dial."""
+
+    step: int
+    alpha: float
+    within: Callable[[], AbstractContextManager[None]]
+    tilt: float = 0.0
+    with_general: bool = True
+    is_halfway: bool = False
+
+    @property
+    def tilted(self) -> dict[str, float]:
+        return {"tilt": self.tilt} if self.tilt else {}
+
+
+def _stages(subject: Subject, planned: Choosing, trajectory: Trajectory | None, n_steps: int) -> list[Stage]:
+    """The base, the strengths of the last weights, with full evidence a tilt of them, and the weights on the way."""
+    model = subject.reader.model
+    strengths = [Stage(n_steps, a, partial(at_strength, model, a)) for a in planned.strengths]
+    tilts = [Stage(n_steps, 1.0, partial(at_strength, model, 1.0, TILT), TILT)]
+    points = list(trajectory.weights()) if trajectory else []
+    halfway = points[-1][0] if points else None
+    way = [
+        Stage(step, 1.0, partial(_standing_at, model, read), 0.0, step == halfway, step == halfway)
+        for step, read in points
+    ]
+    full = subject.settings.evidence == "full"
+    return [Stage(n_steps, 0.0, partial(disabled, model)), *strengths, *(tilts if full else ()), *way]
+
+
+@contextmanager
+def _standing_at(model: PeftModel, read: Callable[[], dict[str, Tensor]]) -> Iterator[None]:
+    """As `standing_at`; the weights are read from the disk only now."""
+    with standing_at(model, read()):
+        yield
 
 
 def _trained(subject: Subject, rows: Sequence[Example]) -> list[Record]:
@@ -117,11 +162,3 @@ def _read(subject: Subject, items: Items, general_too: bool = True, cache: Score
     if general_too:
         records += (cache.general(items, read_general) if cache else read_general())[0]
     return records
-
-
-def _field(records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if record["slice"] == FIELD_SLICE]
-
-
-def _of(records: Sequence[Record], **what: float) -> list[Record]:
-    return [{**what, **record} for record in records]

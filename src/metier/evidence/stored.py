@@ -61,6 +61,10 @@ class Stored:
     trained: Records = field(default_factory=list)
     terms: Records = field(default_factory=list)  # of the field; `seen` where it is known what was trained on
     layers: Records = field(default_factory=list)  # as `layers.layer_changes`
+    divergence: Records = field(default_factory=list)  # as `divergence.read_divergence`
+    questions: Records = field(default_factory=list)  # as full.questions writes them, like the next two
+    extraction: Records = field(default_factory=list)
+    definitions: Records = field(default_factory=list)
 
     def general_items(self) -> set[str]:
         """The ids of the general items that were measured."""
@@ -93,7 +97,10 @@ def read_stored(run: RunFolder) -> Stored | None:
         ) from None
 
 
-_OTHERS = ("passages", "samples", "dial", "trajectory", "trained", "terms", "layers")
+_OTHERS = (
+    *("passages", "samples", "dial", "trajectory", "trained", "terms", "layers", "divergence"),
+    *("questions", "extraction", "definitions"),
+)
 _KINDS = ("scores", "choices", "answers", "tokens")
 
 

@@ -2,8 +2,9 @@
 
 import ctypes
 import json
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from transformers import PreTrainedModel
 from metier.errors import ModelError
 from metier.models.replace import replace_forwards
 from metier.models.token_rows import TIED, Pieces, make_room, rows_moved, start_rows, turn_rows
+
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
 
 @contextmanager
@@ -77,32 +80,50 @@ def _update_squared(layer: LoraLayer, weight: Tensor) -> float:
 def set_dial(model: PeftModel, dial: float) -> None:
     """Let the adapter add `dial` times what it was trained to add, for good: 0 is the base, 1 what was trained. The
     rows of new tokens go from the mean of their pieces, at 0, to what they were trained to."""
-    _turn(model, dial, ExitStack())
+    _turn(model, dial, 0.0, ExitStack())
 
 
 @contextmanager
-def at_strength(model: PeftModel, dial: float) -> Iterator[None]:
-    """As `set_dial`, within it; afterwards every number is what it was."""
+def at_strength(model: PeftModel, dial: float, tilt: float = 0.0) -> Iterator[None]:
+    """As `set_dial`, within it; afterwards every number is what it was.
+
+    tilt: the last layer is turned to dial (1 + tilt), the first to dial (1 - tilt), those between in even steps, so
+    that the mean over the layers is `dial`.
+    """
     with ExitStack() as undo:
-        _turn(model, dial, undo)
+        _turn(model, dial, tilt, undo)
         yield
 
 
-def _turn(model: PeftModel, dial: float, undo: ExitStack) -> None:
+def _turn(model: PeftModel, dial: float, tilt: float, undo: ExitStack) -> None:
     """Turn the adapter, and let `undo` know how to turn it back."""
-    if dial == 1:
+    if dial == 1 and not tilt:
         return
     undo.callback(turn_rows(model, dial))
-    for module in model.modules():
-        if not isinstance(module, LoraLayer):
-            continue
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    depths = {path: layer_of(path) for path in layers}
+    last = max((depth for depth in depths.values() if depth is not None), default=0)
+    for path, module in layers.items():
+        depth = depths[path]
+        strength = dial if depth is None or not last else dial * (1 + tilt * (2 * depth / last - 1))
         undo.callback(module.scaling.update, dict(module.scaling))
         for name in module.scaling:
             if name in module.lora_magnitude_vector:  # DoRA divides by a norm that the scaling is part of
-                hook = module.register_forward_hook(lambda layer, x, y: torch.lerp(layer.base_layer(*x), y, dial))
+                hook = module.register_forward_hook(_between(strength))
                 undo.callback(hook.remove)
             else:
-                module.scaling[name] *= dial
+                module.scaling[name] *= strength
+
+
+def layer_of(module: str) -> int | None:
+    """The number of the decoder layer that a module of this name belongs to; None outside of all."""
+    found = LAYER_NUMBER.search(module)
+    return int(found[1]) if found else None
+
+
+def _between(strength: float) -> Callable[..., Tensor]:
+    """A forward hook that goes only so far from what the layer without its adapter would give."""
+    return lambda layer, x, y: torch.lerp(layer.base_layer(*x), y, strength)
 
 
 def _kind_of_adapter(config: Path) -> str:

@@ -13,7 +13,7 @@ allocation, and faulting them in costs more than the softmax. 24 MiB is 128 posi
 GPU_CHUNK_BYTES = 256 * 2**20  # a GPU is kept busy by larger products, and its memory has no such threshold
 
 
-def _chunk_rows(vocabulary: int, on_cpu: bool = True) -> int:
+def chunk_rows(vocabulary: int, on_cpu: bool = True) -> int:
     """A multiple of 32 where there is room: odd sizes cost the matrix products a tenth of their speed."""
     rows = (CHUNK_BYTES if on_cpu else GPU_CHUNK_BYTES) // (4 * vocabulary)
     return max(1, rows - rows % 32 if rows >= 32 else rows)
@@ -47,7 +47,7 @@ def _chunked_nll(
     the machine's limit instead of six (docs/log.md). The softmax is never divided out: its sum divides the gradient.
     """
     nll = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
-    rows = _chunk_rows(weight.shape[0], weight.device.type == "cpu")
+    rows = chunk_rows(weight.shape[0], weight.device.type == "cpu")
     for start in range(0, len(labels), rows):
         h, y = hidden[start : start + rows], labels[start : start + rows]
         logits = torch.mm(weight, h.t()).float()
@@ -98,7 +98,7 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
 def label_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float = 0.0) -> Tensor:
     """As `token_nll`, (N,), with a gradient for hidden, weight and bias; the logits are made again for it, a chunk at a
     time."""
-    rows = _chunk_rows(weight.shape[0], weight.device.type == "cpu")
+    rows = chunk_rows(weight.shape[0], weight.device.type == "cpu")
     parts = [
         checkpoint(_chunk_nll, hidden[i : i + rows], weight, bias, labels[i : i + rows], softcap, use_reentrant=False)
         for i in range(0, len(labels), rows)

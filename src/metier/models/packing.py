@@ -279,6 +279,22 @@ class PackReader:
             return nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
         return token_nll(self._hidden(batch), *head_rows(self.head), batch.labels, self.softcap)
 
+    @torch.no_grad()
+    def states(self, batch: Pack) -> Tensor:
+        """(N, …) at the position before each supervised token: what `log_probabilities` is made of."""
+        batch = batch.to(self.device)
+        return self._plain_logits(batch) if self.why_plain else self._hidden(batch)
+
+    @torch.no_grad()
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        """(rows, V) in float32: the natural logarithm of the probability of every next token, of rows of `states`."""
+        if self.why_plain:
+            return nn.functional.log_softmax(states.float(), dim=-1)
+        logits = nn.functional.linear(states, *head_rows(self.head)).float()
+        if self.softcap:
+            logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return nn.functional.log_softmax(logits, dim=-1)
+
     def _hidden(self, batch: Pack) -> Tensor:
         """(N, H): the last hidden state at each predicting position."""
         with packed(batch.segments):

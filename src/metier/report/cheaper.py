@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from metier.evidence.cheaper import ADAPTED, BASE, NOTHING, said
+from metier.evidence.full.cheaper import ADAPTED, BASE, NOTHING, said
 from metier.report import charts, figures
 from metier.report.outcome import Row
 from metier.runs import Json

@@ -34,6 +34,7 @@ def dial_panel(part: Mapping[str, Json] | None) -> dict[str, Json] | None:
         "earlier": (part["earlier"] or {}).get("sentence"),
         "confirmation": (part.get("confirmation") or {}).get("sentence"),
         "tilt": (part.get("tilt") or {}).get("sentence"),
+        "left_out": (part.get("left_out") or {}).get("sentence"),
         "half": _half(part),
         "method": part["method"],
     }

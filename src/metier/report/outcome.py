@@ -168,6 +168,7 @@ def retention_panel(retention: Mapping[str, Json] | None) -> dict[str, Json] | N
         "chart": _retention_chart([part for part in slices if _has_bounds(part)]),
         "slices": [_slice_cells(part) for part in slices],
         "unpictured": sum(1 for part in slices if not _has_bounds(part)),
+        "divergence": (retention or {}).get("divergence"),
     }
 
 

@@ -30,6 +30,7 @@ def sufficiency_panel(part: Mapping[str, Json] | None) -> dict[str, Json] | None
         "read": _read(part),
         "added": _added(part),
         "reached": figures.percent(part["share_of_ceiling"]) if part["share_of_ceiling"] is not None else None,
+        "quality": part.get("quality"),
         "method": part["method"],
     }
 

@@ -50,8 +50,3 @@ SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
 READ = (*KINDS, *SHEETS, *ROWS, *ARCHIVES)
-
-
-def shown_kinds() -> str:
-    """The kinds as they are listed in messages."""
-    return ", ".join(READ)

@@ -12,6 +12,7 @@ from metier.errors import DataError
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader
 from metier.sources import general
+from metier.sources.closeness import closeness
 from metier.sources.examples import Example, Message
 from metier.sources.packs import cached_pack, list_packs
 from metier.sources.read import read_corpus
@@ -120,6 +121,11 @@ def share_of(examples: Sequence[Example], share: float, seed: int) -> list[Examp
     """Examples with about this share of all learned characters, at least one; a smaller share is part of a larger."""
     order = sorted(examples, key=lambda e: e.id)
     random.Random(f"{seed}/share").shuffle(order)
+    return _up_to(order, share)
+
+
+def _up_to(order: Sequence[Example], share: float) -> list[Example]:
+    """The first of them with this share of all learned characters."""
     wanted = share * sum(len(e.learned_text) for e in order)
     found: list[Example] = []
     size = 0
@@ -129,3 +135,9 @@ def share_of(examples: Sequence[Example], share: float, seed: int) -> list[Examp
         found.append(example)
         size += len(example.learned_text)
     return found
+
+
+def closest_half(examples: Sequence[Example]) -> list[Example]:
+    """Half of all learned characters, those of the examples that are closest to the field, which `--select` keeps."""
+    weights = dict(zip((e.id for e in examples), closeness([e.learned_text for e in examples]), strict=True))
+    return _up_to(sorted(examples, key=lambda e: (-weights[e.id], e.id)), 0.5)

@@ -25,13 +25,15 @@ def data_multiple(train_characters: float, n_body_parameters: float) -> float:
     return float((train_characters + transferred) / train_characters)
 
 
-def scratch(records: Sequence[Record], sizes: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
+def scratch(
+    records: Sequence[Record], sizes: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], why: str = ""
+) -> dict[str, Any]:
     """The `scratch` of results.json.
 
     records: score records of the same items with "arm": 'base', 'adapted', 'n-grams' and the names in `sizes`.
     sizes: {"arm", "tokens", "steps"}, the largest last. facts: {"compressor_bits", "train_characters",
-    "body_parameters"}. `ahead` is the largest model from scratch - adapted in bits per byte: positive where pretraining
-    paid.
+    "body_parameters"}. why: there are no sizes, in words. `ahead` is the largest model from scratch - adapted in bits
+    per byte: positive where pretraining paid.
 
     Raises:
         DataError: the arms do not hold the same items.
@@ -63,7 +65,7 @@ def scratch(records: Sequence[Record], sizes: Sequence[Mapping[str, Any]], facts
         return {
             **found,
             "ahead": None,
-            "sentence": "No model was trained from random weights: there was no room for one.",
+            "sentence": f"No model was trained from random weights: {why}.",
         }
     ahead = bits_difference(paired_scores(arms[sizes[-1]["arm"]], arms[ADAPTED]))
     low, high = ahead.interval or (None, None)

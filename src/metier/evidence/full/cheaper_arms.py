@@ -6,22 +6,20 @@ what is claimed is measured on the test half.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from metier.evidence.cheaper import ADAPTED, BASE, NGRAM, NOTHING
-from metier.evidence.floors import fit_mixture, mixed_nll, token_nll
+from metier.evidence.full.cheaper import ADAPTED, BASE, NGRAM, NOTHING
+from metier.evidence.full.floors import fit_mixture, mixed_nll, token_nll
+from metier.evidence.full.ngrams import NgramModel
+from metier.evidence.full.queries import PROMPTS, Context, Kind, Query, encode_query, is_pair, showable
+from metier.evidence.full.readers import Models, Which
+from metier.evidence.full.retrieval import Passages
 from metier.evidence.gain import FIELD_SLICE
-from metier.evidence.ngrams import NgramModel
-from metier.evidence.queries import PROMPTS, Context, Kind, Query, encode_query, is_pair, showable
-from metier.evidence.retrieval import Passages
 from metier.evidence.score import Record, Scored, score_documents, score_record
 from metier.evidence.statistics import bits_per_byte
-from metier.models.adapters import disabled
 from metier.models.decoding import continue_all
 from metier.models.encoding import Encoded, Encoder
-from metier.models.packing import PackReader
 from metier.progress import Progress
 from metier.sources.examples import Example
 
@@ -39,7 +37,7 @@ class Way:
     """An arm: which model, and what it is told. picked: the examples are those most like the query."""
 
     name: str
-    model: Literal["base", "adapted"]
+    model: Which
     examples: Literal["none", "random", "picked"] = "none"
     passages: bool = False
 
@@ -83,28 +81,6 @@ class Sources:
 
     shown: tuple[Example, ...]
     passages: Passages
-
-
-@dataclass(frozen=True)
-class Models:
-    """The two models. `base` and `adapted` are one reader where an adapter is switched off for the base."""
-
-    base: PackReader
-    adapted: PackReader
-    encoder: Encoder
-    adapted_encoder: Encoder
-
-    def encoder_of(self, way: Way) -> Encoder:
-        return self.adapted_encoder if way.model == "adapted" else self.encoder
-
-    @contextmanager
-    def reading(self, way: Way) -> Iterator[PackReader]:
-        """Within it, the reader reads as the arm's model does."""
-        if way.model == "adapted":
-            yield self.adapted
-        else:
-            with disabled(self.base.model):
-                yield self.base
 
 
 @dataclass(frozen=True)
@@ -205,12 +181,12 @@ def context_of(asked: Asked, way: Way, setting: Setting, query: Query) -> Contex
 
 def _encode(asked: Asked, way: Way, setting: Setting, query: Query) -> Encoded:
     context = None if way is WITH_NOTHING else context_of(asked, way, setting, query)
-    return encode_query(query, context, asked.models.encoder_of(way))
+    return encode_query(query, context, asked.models.encoder_of(way.model))
 
 
 def _scored(asked: Asked, way: Way, setting: Setting, queries: Sequence[Query], half: str) -> list[Record]:
     documents = [_encode(asked, way, setting, query) for query in queries]
-    with asked.models.reading(way) as reader:
+    with asked.models.reading(way.model) as reader:
         scored = score_documents(reader, documents, max(asked.pack_tokens, ARM_PACK_TOKENS), lambda _: None)
     return [
         _record(way.name, setting, query, half, document, scored[query.id])
@@ -236,7 +212,7 @@ def _mixture(asked: Asked, setting: Setting, ngrams: NgramModel) -> tuple[list[R
     """The base as it is best prompted, mixed token by token with the n-grams of the training text."""
     halves = {"select": asked.select, "test": asked.test}
     documents = {half: [_encode(asked, PLAIN, setting, q) for q in queries] for half, queries in halves.items()}
-    with asked.models.reading(PLAIN) as reader:
+    with asked.models.reading(PLAIN.model) as reader:
         base = {half: token_nll(reader, documents[half], asked.pack_tokens) for half in halves}
     counted = {half: [ngrams.foretell(d) for d in documents[half]] for half in halves}
     shares = fit_mixture(base["select"], counted["select"])
@@ -255,7 +231,7 @@ def answer_arms(asked: Asked, chosen: dict[str, Setting], names: Sequence[str], 
 
 
 def _answered(asked: Asked, way: Way, setting: Setting, queries: Sequence[Query]) -> Iterator[Record]:
-    encoder = asked.models.encoder_of(way)
+    encoder = asked.models.encoder_of(way.model)
     prompts: dict[str, list[int]] = {}
     for query in queries:
         document = _encode(asked, way, setting, query)
@@ -263,7 +239,7 @@ def _answered(asked: Asked, way: Way, setting: Setting, queries: Sequence[Query]
     order = sorted(queries, key=lambda q: len(prompts[q.id]))
     for first in range(0, len(order), ANSWERED_AT_ONCE):
         group = order[first : first + ANSWERED_AT_ONCE]
-        with asked.models.reading(way) as reader:
+        with asked.models.reading(way.model) as reader:
             answers = continue_all(reader.model, [prompts[q.id] for q in group], ANSWER_TOKENS, encoder.ends)
         for query, ids in zip(group, answers, strict=True):
             yield {

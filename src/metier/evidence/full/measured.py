@@ -2,45 +2,44 @@
 score records, and concluded from these without a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from metier.errors import DataError
-from metier.evidence import controls, scratch
-from metier.evidence.cheaper import ADAPTED, BASE
-from metier.evidence.cheaper_arms import (
-    ANSWER_TOKENS,
+from metier.evidence.full import controls, questions, scratch
+from metier.evidence.full.cheaper import ADAPTED, BASE
+from metier.evidence.full.cheaper_arms import (
     Arms,
     Asked,
-    Models,
     answer_arms,
-    expected_tokens,
     measure_arms,
     sources_of,
 )
-from metier.evidence.compared import FACTS, compared, of_arm
-from metier.evidence.floors import compressor_bits, ngram_records
-from metier.evidence.measure import Before, Subject
-from metier.evidence.ngrams import NgramModel
-from metier.evidence.queries import HALF_TOKENS, Kind, kind_of_queries, queries_of
-from metier.evidence.retrieval import PASSAGE_TOKENS, whole_text
-from metier.evidence.rivals import (
+from metier.evidence.full.compared import FACTS, compared, of_arm
+from metier.evidence.full.floors import compressor_bits, ngram_records
+from metier.evidence.full.limits import Limits
+from metier.evidence.full.ngrams import NgramModel
+from metier.evidence.full.queries import kind_of_queries, queries_of
+from metier.evidence.full.readers import Models, fresh_reader, has_room, models_of
+from metier.evidence.full.retrieval import whole_text
+from metier.evidence.full.rivals import (
     SCRATCH_RATE,
     Steps,
     body_parameters,
+    closest_half,
     scratch_model,
     share_of,
     shuffled_words,
     train_rival,
     wrong_field,
 )
+from metier.evidence.measure import Before
 from metier.evidence.score import Record, score_field
 from metier.evidence.statistics import bits_per_byte
+from metier.evidence.subject import Subject
+from metier.evidence.sufficiency import quality
 from metier.models.adapters import at_strength
 from metier.models.encoding import Encoded
-from metier.models.fit import sizes_of, training_memory
-from metier.models.load import empty_model, load_base
-from metier.models.machine import free_bytes
-from metier.models.methods import add_method
+from metier.models.load import empty_model
 from metier.models.packing import PackReader
 from metier.runs import Json, write_json, write_jsonl
 from metier.sources.examples import Example
@@ -48,51 +47,7 @@ from metier.sources.split import Split
 from metier.training.loop import StepMetrics, Trained
 from metier.training.plan import Plan, step_size
 
-
-@dataclass(frozen=True)
-class Limits:
-    """How much is measured. select, test: queries of each half · answers: queries that are answered in words ·
-    controls: which are trained · shares: of the training text that models from scratch get · scratch_tokens: that the
-    largest of them reads at most · seeds: other runs that differ in their seed alone."""
-
-    select: int = 16
-    test: int = 60
-    answers: int = 24
-    controls: tuple[str, ...] = (controls.PLACEBO, controls.SHUFFLED)
-    shares: tuple[float, ...] = scratch.SHARES
-    scratch_tokens: int = 25_000
-    seeds: int = 2
-
-
-LADDER = (
-    Limits(),
-    Limits(select=12, test=40, answers=16, shares=(0.25, 1.0), scratch_tokens=12_000),
-    Limits(select=8, test=30, answers=0, controls=(controls.PLACEBO,), shares=(1.0,), scratch_tokens=6_000, seeds=0),
-    Limits(select=8, test=20, answers=0, controls=(), shares=(), seeds=0),
-)
-"""From everything to the cheaper arms alone: controls and seeds take as long as the training, each."""
-FULL_COST = 1.8  # of a LoRA token, on a CPU: the gradients of the weights, and Adam on all of them
-ANSWERING_ARMS = 4  # at most
-
-
-def limits_within(seconds: float, planned: Plan, before: Before, kind: Kind) -> Limits:
-    """The largest of LADDER that fits into these seconds; the smallest where none does. kind: of the field."""
-    return next((limits for limits in LADDER if expected_seconds(limits, planned, before, kind) <= seconds), LADDER[-1])
-
-
-def expected_seconds(limits: Limits, planned: Plan, before: Before, kind: Kind) -> float:
-    """How long full evidence takes at the speeds of the plan."""
-    speed, documents = planned.speed, before.items.field_documents
-    field_tokens = sum(len(d.ids) for d in documents)
-    query_tokens = min(2 * HALF_TOKENS, field_tokens / max(1, len(documents)))
-    told_tokens = PASSAGE_TOKENS if kind == "text" else min(PASSAGE_TOKENS, query_tokens)
-    read = expected_tokens(kind, limits.select, limits.test, query_tokens, told_tokens)
-    rivals = len(limits.controls) + limits.seeds
-    read += (rivals + len(limits.shares)) * field_tokens
-    written = ANSWERING_ARMS * limits.answers * ANSWER_TOKENS if kind == "answer" else 0
-    scratch_tokens = min(limits.scratch_tokens, planned.train_tokens) * sum(limits.shares)
-    trained = rivals * planned.train_tokens + FULL_COST * scratch_tokens
-    return read / speed.score_tokens_per_s + written / speed.generate_tokens_per_s + trained / speed.train_tokens_per_s
+NO_TIME = "the minutes did not allow it: give more"
 
 
 @dataclass(frozen=True)
@@ -108,27 +63,39 @@ class Adapted:
 
 
 def full_evidence(
-    subject: Subject, split: Split, planned: Plan, before: Before, adapted: Adapted, limits: Limits = Limits()
+    subject: Subject,
+    split: Split,
+    planned: Plan,
+    before: Before,
+    adapted: Adapted,
+    terms: Sequence[str],
+    limits: Limits,
 ) -> dict[str, Json]:
-    """Measure, write evidence/arms.jsonl, arm-answers.jsonl, controls.jsonl, seeds.jsonl and scratch.jsonl, and
-    conclude.
+    """Measure, write evidence/arms.jsonl, arm-answers.jsonl, controls.jsonl, seeds.jsonl, halves.jsonl, scratch.jsonl
+    and the files of `questions.ask`, and conclude.
 
-    Returns the parts `arms`, `controls`, `stability` and `scratch` of results.json; what could not be run says why.
-    The scores of both models on the field (scores-base.jsonl, scores-adapted.jsonl) have been written before.
+    Returns the parts `arms`, `controls`, `stability`, `quality` and `scratch` of results.json; what could not be run
+    says why. The scores of both models on the field (scores-base.jsonl, scores-adapted.jsonl) have been written before.
+    split: without held-out items that leak. terms: of the field, the foremost first.
 
     Raises:
         DivergedError: a rival's loss is not finite.
         RunError: the disk refuses.
     """
     train = [e for e in split.train if e.id in adapted.trained.bytes_by_item]  # exactly what was trained on
-    ngrams = _ngrams(subject, train)
+    ngrams, models = _ngrams(subject, train), models_of(subject, adapted.reader)
+    if limits.questions:
+        held_out = {e.id for e in split.test}
+        passages = [asdict(passage) for passage in before.items.passages if passage.item in held_out]
+        questions.ask(subject, models, questions.Asked(limits.questions, passages, terms, split.test, train))
     facts = {
         "arms": {
-            **_measure_arms(subject, split, train, adapted, ngrams, limits),
+            **_measure_arms(subject, models, split, train, ngrams, limits),
             "costs": {"train_s": adapted.trained.seconds, "score_tokens_per_s": planned.speed.score_tokens_per_s},
         },
         "controls": _measure_controls(subject, planned, before, train, adapted, limits),
         "stability": _measure_seeds(subject, split, planned, before, adapted, limits),
+        "quality": _measure_halves(subject, planned, before, train, adapted, limits),
         "scratch": _measure_scratch(subject, before, train, adapted, ngrams, limits),
     }
     write_json(subject.run.evidence / FACTS, facts)
@@ -139,7 +106,7 @@ def full_evidence(
 
 
 def _measure_arms(
-    subject: Subject, split: Split, train: Sequence[Example], adapted: Adapted, ngrams: NgramModel, limits: Limits
+    subject: Subject, models: Models, split: Split, train: Sequence[Example], ngrams: NgramModel, limits: Limits
 ) -> dict[str, Json]:
     kind = kind_of_queries(train)
     encoder, seed = subject.encoder, subject.settings.seed
@@ -153,7 +120,6 @@ def _measure_arms(
         sources = sources_of(train, (*split.select, *split.test), kind, seed, encoder)
     except DataError as error:
         return {"why": str(error)}
-    models = Models(_base_reader(subject), adapted.reader, encoder, subject.adapted_encoder)
     asked = Asked(kind, select, test, models, sources, subject.settings.pack_tokens)
     arms = measure_arms(asked, ngrams, subject.say)
     write_jsonl(subject.run.evidence / "arms.jsonl", arms.records)
@@ -187,6 +153,8 @@ def _measure_controls(
     settings = subject.settings
     if subject.new_tokens or any(e.rejected for e in train):
         return {"why": "controls are not trained where tokens are added or rows are preferences"}
+    if not limits.controls:
+        return {"why": NO_TIME}
     planned_steps = _same_steps(subject, planned, adapted, settings.seed)
     placebo_text, placebo = wrong_field(settings.data, as_chat=kind_of_queries(train) == "answer")
     texts: dict[str, Callable[[], list[Example]]] = {
@@ -195,7 +163,7 @@ def _measure_controls(
     }
     records: list[Mapping[str, Json]] = []
     for name in limits.controls:
-        reader = _fresh_reader(subject)
+        reader = fresh_reader(subject)
         _train(subject, f"control: {name}", reader, texts[name](), adapted.replay, planned_steps)
         records += of_arm(name, _score(subject, reader, before))
     write_jsonl(subject.run.evidence / "controls.jsonl", records)
@@ -219,16 +187,43 @@ def _measure_seeds(
     """Other orders of the rows and other starts of the adapter, on the same held-out text."""
     if subject.new_tokens or any(e.rejected for e in split.train) or subject.settings.method == "full":
         return {"why": "other seeds are not trained of whole models, with added tokens or on preferences"}
+    if not limits.seeds:
+        return {"why": NO_TIME}
     records: list[Mapping[str, Json]] = []
     seeds = [subject.settings.seed + 1 + i for i in range(limits.seeds)]
     for seed in seeds:
-        reader = _fresh_reader(subject, seed)
+        reader = fresh_reader(subject, seed)
         steps = _same_steps(subject, planned, adapted, seed)
         _train(subject, f"seed {seed}", reader, split.train, adapted.replay, steps)
         with at_strength(reader.model, adapted.strength):
             records += of_arm(str(seed), _score(subject, reader, before))
     write_jsonl(subject.run.evidence / "seeds.jsonl", records)
     return {"seed": subject.settings.seed, "seeds": seeds}
+
+
+# quality or quantity -------------------------------------------------------------------------------------------------
+
+
+def _measure_halves(
+    subject: Subject, planned: Plan, before: Before, train: Sequence[Example], adapted: Adapted, limits: Limits
+) -> dict[str, Json]:
+    """Half of the text at random, and the half that is closest to the field, each for half of the steps."""
+    if subject.new_tokens or any(e.rejected for e in train) or subject.settings.method == "full":
+        return {"why": "halves are not trained of whole models, with added tokens or on preferences"}
+    if not limits.halves:
+        return {"why": NO_TIME}
+    steps = _same_steps(subject, planned, adapted, subject.settings.seed)
+    steps = replace(steps, n_steps=max(1, steps.n_steps // 2))
+    records: list[Mapping[str, Json]] = []
+    for name, half in (
+        (quality.RANDOM, share_of(train, 0.5, subject.settings.seed)),
+        (quality.FILTERED, closest_half(train)),
+    ):
+        reader = fresh_reader(subject)
+        _train(subject, f"half of the text: {name}", reader, half, adapted.replay, steps)
+        records += of_arm(name, _score(subject, reader, before))
+    write_jsonl(subject.run.evidence / "halves.jsonl", records)
+    return {}
 
 
 # from scratch --------------------------------------------------------------------------------------------------------
@@ -241,7 +236,8 @@ def _measure_scratch(
     n_tokens = min(limits.scratch_tokens, adapted.trained.n_tokens)
     records = of_arm(scratch.NGRAM, ngram_records(ngrams, items.field, items.field_documents))
     sizes: list[dict[str, Json]] = []
-    for share in limits.shares if _has_room(subject) else ():
+    why = "" if has_room(subject) else "there is no room in memory for one"
+    for share in () if why else limits.shares:
         name = f"scratch {share:g}"
         part = share_of(train, share * n_tokens / adapted.trained.n_tokens, settings.seed)
         step_tokens = step_size(round(share * n_tokens), settings)
@@ -254,6 +250,7 @@ def _measure_scratch(
     write_jsonl(subject.run.evidence / "scratch.jsonl", records)
     return {
         "sizes": sizes,
+        "why": why or ("" if limits.shares else NO_TIME),
         "facts": {
             "compressor_bits": compressor_bits([whole_text(e) for e in train], [e.learned_text for e in items.field]),
             "train_characters": sum(len(e.learned_text) for e in train),
@@ -263,31 +260,6 @@ def _measure_scratch(
 
 
 # models and their scores ---------------------------------------------------------------------------------------------
-
-
-def _base_reader(subject: Subject) -> PackReader:
-    """After full fine-tuning the subject's own weights are no longer the base's."""
-    if subject.settings.method != "full":
-        return subject.reader
-    return PackReader(load_base(subject.settings.model, subject.base.where).model)
-
-
-def _fresh_reader(subject: Subject, seed: int | None = None) -> PackReader:
-    """The base as it was before training, with an adapter that has learned nothing; seed: the run's own where None."""
-    settings = subject.settings if seed is None else replace(subject.settings, seed=seed)
-    base = load_base(settings.model, subject.base.where)
-    return PackReader(
-        add_method(base.model, settings.method, settings.r, settings.alpha, settings.seed, settings.top_layers)
-    )
-
-
-def _has_room(subject: Subject) -> bool:
-    """Whether a second model fits beside the first, with gradients and moments of every weight."""
-    settings = subject.settings
-    sizes = sizes_of(empty_model(settings.model), "full", settings.r, settings.alpha, settings.seed)
-    needed = training_memory(sizes, settings.pack_tokens)
-    free = subject.base.where.free_bytes() or free_bytes()
-    return free is None or needed.total - needed.runtime <= free
 
 
 def _train(

@@ -3,20 +3,21 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from metier.evidence import controls, scratch
-from metier.evidence.answer_quality import answer_quality
-from metier.evidence.cheaper import ADAPTED, BASE, cheaper
+from metier.evidence.full import controls, scratch
+from metier.evidence.full.answer_quality import answer_quality
+from metier.evidence.full.cheaper import ADAPTED, BASE, cheaper
+from metier.evidence.full.stability import stability
 from metier.evidence.gain import FIELD_SLICE, gain
-from metier.evidence.stability import stability
 from metier.evidence.statistics import Record
+from metier.evidence.sufficiency.quality import FILTERED, RANDOM, quality_against_quantity
 from metier.runs import Json, RunFolder, read_json, read_jsonl
 
-FACTS = "fuller.json"  # in evidence/: what the records do not say
+FACTS = "compared.json"  # in evidence/: what the records do not say
 
 
 def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
-    """The parts `arms`, `controls`, `stability` and `scratch` of results.json from the files of a run, without a model;
-    nothing where full evidence was not measured.
+    """The parts `arms`, `controls`, `stability`, `quality` and `scratch` of results.json from the files of a run,
+    without a model; nothing where full evidence was not measured.
 
     leaked: held-out items whose text stands in training text; they are not counted.
     """
@@ -29,10 +30,12 @@ def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
         return [r for r in read_jsonl(path) if r["item"] not in leaked] if path.exists() else []
 
     base, adapted = records("scores-base.jsonl"), records("scores-adapted.jsonl")
+    stable = _stability_part(facts["stability"], base, adapted, records("seeds.jsonl"))
     return {
         "arms": _arms_part(facts["arms"], records("arms.jsonl"), records("arm-answers.jsonl")),
         "controls": _controls_part(facts["controls"], base, adapted, records("controls.jsonl")),
-        "stability": _stability_part(facts["stability"], base, adapted, records("seeds.jsonl")),
+        "stability": stable,
+        "quality": _quality_part(facts["quality"], records("halves.jsonl"), stable["sd"] or 0.0),
         "scratch": _scratch_part(facts["scratch"], base, adapted, records("scratch.jsonl")),
     }
 
@@ -64,11 +67,18 @@ def _stability_part(
     return stability({facts.get("seed", 0): gain(base, adapted), **gains})
 
 
+def _quality_part(facts: Mapping[str, Any], records: Sequence[Record], seed_sd: float) -> dict[str, Json]:
+    if "why" in facts:
+        return {"decision": None, "sentence": f"No half of the text was trained on: {facts['why']}."}
+    at_random, filtered = ([r for r in records if r["arm"] == arm] for arm in (RANDOM, FILTERED))
+    return quality_against_quantity(at_random, filtered, seed_sd)
+
+
 def _scratch_part(
     facts: Mapping[str, Any], base: Sequence[Record], adapted: Sequence[Record], records: Sequence[Record]
 ) -> dict[str, Json]:
     both = (*of_arm(BASE, _of_field(base)), *of_arm(ADAPTED, _of_field(adapted)))
-    return scratch.scratch([*records, *both], facts["sizes"], facts["facts"])
+    return scratch.scratch([*records, *both], facts["sizes"], facts["facts"], facts["why"])
 
 
 def of_arm(name: str, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from metier.adapt import read_data
-from metier.evidence import fuller, measure, planning
-from metier.evidence.compared import compared
-from metier.evidence.fuller import Adapted, Limits, full_evidence
-from metier.evidence.measure import Before, Subject
+from metier.evidence import measure, planning
+from metier.evidence.full import measured as fuller
+from metier.evidence.full import readers
+from metier.evidence.full.compared import compared
+from metier.evidence.full.limits import LADDER, Limits, expected_seconds, limits_within
+from metier.evidence.full.measured import Adapted, full_evidence
+from metier.evidence.measure import Before
+from metier.evidence.subject import Subject
 from metier.field import beside_field, train_field
 from metier.prepare import prepare
 from metier.progress import Silent
@@ -63,12 +67,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
             planned,
             before,
             adapted,
-            full_evidence(subject, split, planned, before, adapted, LIMITS),
+            full_evidence(subject, split, planned, before, adapted, ["term", "answer number"], LIMITS),
         )
 
 
 def test_every_part_has_its_sentence_figures_and_method(ran: Ran) -> None:
-    assert set(ran.found) == {"arms", "controls", "stability", "scratch"}
+    assert set(ran.found) == {"arms", "controls", "stability", "quality", "scratch"}
     for part in ran.found.values():
         assert part["sentence"].endswith(".")
         assert part["method"]
@@ -120,7 +124,7 @@ def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(
 
 
 def test_a_fresh_reader_is_the_base_whatever_was_trained(ran: Ran) -> None:
-    fresh = fuller._fresh_reader(ran.subject)
+    fresh = readers.fresh_reader(ran.subject)
     records = {r["item"]: r["nll"] for r in fuller._score(ran.subject, fresh, ran.before)}
     base = {r["item"]: r["nll"] for r in ran.before.base.scores if r["slice"] == "field"}
     assert records == pytest.approx(base, rel=1e-6)
@@ -147,26 +151,26 @@ def test_leaked_items_are_not_counted(ran: Ran) -> None:
 def test_where_memory_lacks_for_a_second_model_only_the_floors_are_measured(
     ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fuller, "free_bytes", lambda: 1000)
-    assert not fuller._has_room(ran.subject)
-    monkeypatch.setattr(fuller, "free_bytes", lambda: None)
-    assert fuller._has_room(ran.subject)
+    monkeypatch.setattr(readers, "free_bytes", lambda: 1000)
+    assert not readers.has_room(ran.subject)
+    monkeypatch.setattr(readers, "free_bytes", lambda: None)
+    assert readers.has_room(ran.subject)
 
 
 def test_what_is_measured_fits_the_time_or_is_the_smallest_there_is(ran: Ran) -> None:
-    needed = [fuller.expected_seconds(limits, ran.planned, ran.before, "answer") for limits in fuller.LADDER]
+    needed = [expected_seconds(limits, ran.planned, ran.before, "answer") for limits in LADDER]
     assert needed == sorted(needed, reverse=True)
-    for limits, seconds in zip(fuller.LADDER, needed, strict=True):
-        assert fuller.limits_within(seconds, ran.planned, ran.before, "answer") == limits
-    assert fuller.limits_within(needed[-1] / 2, ran.planned, ran.before, "answer") == fuller.LADDER[-1]
+    for limits, seconds in zip(LADDER, needed, strict=True):
+        assert limits_within(seconds, ran.planned, ran.before, "answer") == limits
+    assert limits_within(needed[-1] / 2, ran.planned, ran.before, "answer") == LADDER[-1]
 
 
 def test_without_queries_the_arms_say_why(ran: Ran) -> None:
     found = fuller._measure_arms(
         ran.subject,
+        readers.models_of(ran.subject, ran.adapted.reader),
         replace(ran.split, select=[]),
         ran.split.train,
-        ran.adapted,
         fuller._ngrams(ran.subject, []),
         LIMITS,
     )

@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from metier.evidence.dial.strengths import Change, Point, Strengths, quantile, spread
 from metier.evidence.gain import FIELD_SLICE
 from metier.evidence.retention import ALL_TEXT
 from metier.evidence.statistics import ERROR, Floats
-from metier.evidence.strengths import Change, Point, Strengths, quantile, spread
 from metier.evidence.verdict import MIN_DOCUMENTS
 from metier.sources.general import REGISTERS
 

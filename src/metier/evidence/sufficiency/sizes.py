@@ -9,7 +9,6 @@ import numpy as np
 
 from metier.errors import DataError
 from metier.evidence.gain import FIELD_SLICE
-from metier.evidence.learning_curve import Floats, Repeats
 from metier.evidence.statistics import (
     Estimate,
     Record,
@@ -18,6 +17,7 @@ from metier.evidence.statistics import (
     paired_scores,
     relative_difference,
 )
+from metier.evidence.sufficiency.learning_curve import Floats, Repeats
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from metier.evidence.dial_choice import MOST_GIVEN_UP, Choice
-from metier.evidence.frontier import Frontier
+from metier.evidence.dial.frontier import Frontier
+from metier.evidence.dial.rule import MOST_GIVEN_UP, Choice
+from metier.evidence.dial.strengths import DRAWS
 from metier.evidence.gain import FIELD_SLICE
 from metier.evidence.retention import ALL_TEXT, OWN_ANSWERS
-from metier.evidence.strengths import DRAWS
 from metier.evidence.verdict import readable
 
 Part = Mapping[str, Any]
@@ -27,11 +27,12 @@ def sentence(dial: Part) -> str:
     if dial["verdict"] == "undecided":
         return (
             f"Undecided: by the measured figures strength {strength} is right ({_exchange(dial)}), but too few texts "
-            f"show it: {_against(dial)}"
+            f"show it: {against(dial)}"
         )
     if dial["verdict"] == "frontier too poor":
         within = "is all the budget allows" if dial["decided"] else "loses least, and none is shown to keep the budget"
-        return f"The frontier is too poor: strength {strength} {within}; {_exchange(dial)}. {RETRAIN}"
+        limit = f" The limit: {against(dial)}" if dial["limit"] else ""
+        return f"The frontier is too poor: strength {strength} {within}; {_exchange(dial)}.{limit} {RETRAIN}"
     if dial["verdict"] == "keep all":
         return f"Apply it at strength {strength}: {_exchange(dial)}."
     return f"Turn it down to {strength}: {_exchange(dial)}. {_why_down(dial)}"
@@ -39,7 +40,7 @@ def sentence(dial: Part) -> str:
 
 def _why_down(dial: Part) -> str:
     if dial["limit"] is not None:
-        return f"The limit: {_against(dial)}"
+        return f"The limit: {against(dial)}"
     if dial["at_full"]["gain"] < dial["at_chosen"]["gain"]:
         return "Full strength gains less."
     return "What full strength gains more is not told from chance."
@@ -63,7 +64,7 @@ def _gained(dial: Part) -> str:
     return f"{_bits(-at['gain'] / base)} (90 % band of the saving {low} to {high})"
 
 
-def _against(dial: Part) -> str:
+def against(dial: Part) -> str:
     """What the slice that limits the dial loses, and what would settle it where its texts are too few."""
     limit = dial["limit"]
     where = f"at strength {limit['alpha']:.2g}, {readable(limit['slice'])}"
@@ -131,15 +132,22 @@ def confirmation(part: Part) -> str:
     )
 
 
+def left_out(within: int, of: int) -> str:
+    return (
+        f"Gain and forgetting at each strength in between, foretold from the other strengths: {within} of {of} figures "
+        "lay within their 90 % bands."
+    )
+
+
 def tilt(part: Part) -> str:
-    advice = "Apply it more in deep layers" if part["adopt"] else "Apply it evenly"
+    advice = "Deep layers bear more of it" if part["adopt"] else "It is best applied evenly"
     field, text = (
         f"{change:+.4f} (standard error {'unknown' if error is None else f'{error:.4f}'})"
         for change, error in ((part["gain"], part["gain_se"]), (-part["forgotten_less"], part["forgotten_less_se"]))
     )
     return _minus(
         f"{advice}: at strength {part['alpha']:g} a tilt of {part['tilt']:g} changes the gain by {field} and "
-        f"general text by {text} bits per byte."
+        f"general text by {text} bits per byte. All layers are applied alike."
     )
 
 

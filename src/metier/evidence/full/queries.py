@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from metier.evidence.retrieval import pieces
+from metier.evidence.full.retrieval import pieces
 from metier.models.encoding import Encoded, Encoder, Loss
 from metier.sources.examples import Example, Message
 

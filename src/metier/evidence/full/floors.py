@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from metier.errors import DataError
+from metier.evidence.full.ngrams import Floats, Foretold, NgramModel
 from metier.evidence.gain import FIELD_SLICE
-from metier.evidence.ngrams import Floats, Foretold, NgramModel
 from metier.evidence.score import Record, Scored, bytes_by_item, score_record
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader, divide, pack

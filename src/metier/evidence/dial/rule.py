@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from metier.evidence.frontier import Frontier
+from metier.evidence.dial.frontier import Frontier
+from metier.evidence.dial.strengths import quantile
 from metier.evidence.statistics import ERROR, Floats
-from metier.evidence.strengths import quantile
 from metier.evidence.verdict import SMALLEST_GAIN
 
 AS_TRAINED = 1.0

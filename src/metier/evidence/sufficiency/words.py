@@ -11,8 +11,9 @@ READ_WHOLE = 0.95  # of the available tokens: the last rows of a pass may not fi
 READ_AGAIN = 1.5
 
 QUALITY_METHOD = (
-    "Bits per byte of the same held-out documents after training on a random and on a filtered half of equal tokens, "
-    "paired; t interval over documents, and the spread of seeds where it was measured."
+    "Bits per byte of the same held-out documents after equal steps on a random half of the text and on the half that "
+    "is closest to the field (--select 0.5), paired; t interval over documents, and the spread of seeds where it was "
+    "measured."
 )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from metier.evidence.occurrences import Occurrence, Record, occurrences
+from metier.evidence.jargon.occurrences import Occurrence, Record, occurrences
 from metier.evidence.retention import check_choice, choice_probabilities
 from metier.evidence.statistics import mcnemar, mean_estimate, paired
 from metier.sources.mine import SENTENCE_END, Term

@@ -11,26 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from metier.errors import DataError
-from metier.evidence.learning_curve import NOISES, Curves, Floats, fit_curves, log_linear
-from metier.evidence.sizes import Trajectory, document_draws, of_field, read_trajectory
 from metier.evidence.statistics import (
     Estimate,
     Record,
-    bits_difference,
     bits_per_byte,
-    paired_scores,
 )
-from metier.evidence.sufficiency_words import (
+from metier.evidence.sufficiency.learning_curve import NOISES, Curves, Floats, fit_curves, log_linear
+from metier.evidence.sufficiency.sizes import Trajectory, document_draws, read_trajectory
+from metier.evidence.sufficiency.words import (
     FALLING,
     FEW_DOCUMENTS,
     FEW_SIZES,
     NO_GAIN,
     OPEN,
-    QUALITY_METHOD,
     UNSEEN,
     method,
-    quality_sentence,
     sentence,
 )
 from metier.evidence.verdict import MIN_DOCUMENTS, SMALLEST_GAIN
@@ -99,45 +94,6 @@ def sufficiency(
         decision, reason = decide(doubling, found["detectable"])
     found |= {"decision": decision, "reason": reason}
     return {**found, "sentence": sentence(found), "method": method(found)}
-
-
-def quality_against_quantity(
-    random_half_records: Sequence[Record], filtered_half_records: Sequence[Record], seed_sd: float = 0.0
-) -> dict[str, Any]:
-    """Is the data too dirty, or too little? The same held-out documents after training on a random half of the data
-    and, with as many tokens, on a filtered half.
-
-    `diff` is random - filtered in bits per byte: positive where the filtered half taught more.
-    seed_sd: how far the gains of two seeds lie apart, bits per byte (`stability`); 0 leaves the luck of training out.
-    `decision`: 'clean' or 'keep' when the difference is more than two standard errors, else 'cannot_tell'.
-
-    Raises:
-        DataError: the arms do not hold the same items, or an item cannot be scored.
-    """
-    pairs = paired_scores(of_field(random_half_records), of_field(filtered_half_records))
-    if not pairs:
-        raise DataError("There is no score of a held-out document: score both halves on the held-out documents.")
-    diff = bits_difference(pairs)
-    if diff.se is not None:
-        diff = replace(diff, se=math.hypot(diff.se, math.sqrt(2) * seed_sd))
-    ci_low, ci_high = diff.interval or (None, None)
-    decision = "cannot_tell"
-    if diff.se is not None and diff.n_documents >= MIN_DOCUMENTS and abs(diff.value) > 2 * diff.se:
-        decision = "clean" if diff.value > 0 else "keep"
-    found = {
-        "decision": decision,
-        "unit": "bits per byte",
-        "random": bits_per_byte(one for one, _ in pairs),
-        "filtered": bits_per_byte(one for _, one in pairs),
-        "diff": diff.value,
-        "ci_low": ci_low,
-        "ci_high": ci_high,
-        "detectable": diff.detectable,
-        "n_items": diff.n_items,
-        "n_documents": diff.n_documents,
-        "seed_sd": seed_sd,
-    }
-    return {**found, "sentence": quality_sentence(found), "method": QUALITY_METHOD}
 
 
 def _sizes(tokens: Sequence[int], gains: Sequence[Estimate]) -> list[dict[str, Any]]:

@@ -1,0 +1,69 @@
+"""What the base and the adapted model write: answers to requests, and texts from the start token."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+from metier.evidence.subject import Subject
+from metier.models.adapters import disabled
+from metier.models.encoding import Encoder
+from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
+from metier.progress import Progress
+from metier.ranks import this_rank
+from metier.sources import general
+from metier.sources.wheels import cache_folder
+from metier.training import parallel
+from metier.training.replay import ReplayPlan
+
+ANSWER_TOKENS = 64  # limit of an answer that is measured; most good answers of the general pack are shorter
+WRITTEN_TOKENS = 96  # limit of one that is replayed
+
+
+def written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
+    """Answers and texts in turn, while both last."""
+    answers = kept_answers(subject, general.replay_requests()[: wanted.answers], WRITTEN_TOKENS)
+    pairs = zip_longest(answers, _kept_texts(subject, wanted.texts))
+    return [written for pair in pairs for written in pair if written is not None]
+
+
+def _kept_texts(subject: Subject, n: int) -> list[Answer]:
+    """As `kept_answers`, of texts sampled from the start token; ranks share the batches."""
+    cache = TextCache(cache_folder(), subject.base.answers_as, subject.encoder, WRITTEN_TOKENS)
+    model = subject.reader.model
+    if missing := parallel.from_first(cache.missing(n)):
+        subject.say.begin("base model writes general text (kept for later runs)", len(missing))
+        with disabled(model):
+            own = parallel.own_part([1] * len(missing))
+            made = {b: sample_texts(model, subject.encoder, b, WRITTEN_TOKENS) for b in (missing[i] for i in own)}
+        by_batch = {b: texts for part in parallel.from_all(list(made.items())) for b, texts in part}
+        if this_rank().is_first:
+            cache.keep([text for b in missing for text in by_batch[b]])
+    return parallel.by_first(lambda: cache.texts(n))
+
+
+def kept_answers(subject: Subject, wanted: Sequence[str], limit: int | None = None) -> list[Answer]:
+    """The base's, of `limit` tokens at most (ANSWER_TOKENS where None), from the cache of the first rank, whatever
+    others have kept; what it lacks is answered by all ranks."""
+    limit = limit or ANSWER_TOKENS
+    cache = AnswerCache(cache_folder(), subject.base.answers_as, subject.encoder, limit)
+    model = subject.reader.model
+    if missing := parallel.from_first(cache.missing(wanted)):
+        subject.say.begin("base model answers general requests (kept for later runs)", len(missing))
+        with disabled(model):
+            answers = answers_of(model, subject.encoder, missing, subject.say, limit)
+        if this_rank().is_first:
+            cache.keep(answers)
+    return parallel.by_first(lambda: cache.answers(model, subject.encoder, wanted))
+
+
+def answers_of(
+    model: Any, encoder: Encoder, requests: Sequence[str], say: Progress, limit: int | None = None
+) -> list[Answer]:
+    """Greedy answers in the order of the requests, which are divided over the ranks by the length of their prompts."""
+    own = parallel.own_part([len(request) for request in requests])
+    n_ranks = parallel.n_ranks()
+    made = answer_all(
+        model, encoder, [requests[i] for i in own], limit or ANSWER_TOKENS, lambda done, _: say.advance(n_ranks * done)
+    )
+    by_request = {answer.request: answer for answers in parallel.from_all(made) for answer in answers}
+    return [by_request[request] for request in requests]

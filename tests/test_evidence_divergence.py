@@ -1,0 +1,52 @@
+"""How far the next token moved: sums of records, by kind of text and by step."""
+
+import math
+
+import pytest
+
+from metier.evidence.divergence import divergence_by_step, divergence_part, entropy_on_text
+
+Record = dict[str, object]
+
+
+def record(item: str, name: str, step: int, tokens: int, kl: float, base: float = 0.0, now: float = 0.0) -> Record:
+    sums = {"kl": kl, "entropy_base": base, "entropy_adapted": now}
+    return {"item": item, "slice": name, "step": step, "tokens": tokens, **sums}
+
+
+RECORDS = [
+    record("a", "field", 8, 10, 1.0),
+    record("a", "field", 16, 10, 2.0),
+    record("b", "field", 16, 30, 8.0),
+    record("t", "text", 16, 10, 0.2, 30.0, 27.0),
+    record("u", "text", 16, 10, 0.4, 20.0, 23.0),
+    record("o", "chat/own answers", 16, 5, 0.0),
+]
+
+
+def test_nats_a_token_are_sums_over_sums_after_the_last_step() -> None:
+    part = divergence_part(RECORDS)
+    assert part is not None
+    assert {name: one["kl"] for name, one in part["slices"].items()} == pytest.approx(
+        {"field": 10 / 40, "text": 0.6 / 20, "chat/own answers": 0.0}
+    )
+    assert part["slices"]["text"]["ci_low"] < 0.03 < part["slices"]["text"]["ci_high"]
+    assert part["slices"]["chat/own answers"]["ci_low"] is None
+    assert "0.250 on the field, 0.030 on general text and 0.000 on the base's own answers" in part["sentence"]
+
+
+def test_the_field_by_step_is_what_the_detector_of_drift_reads() -> None:
+    assert divergence_by_step(RECORDS) == [{"step": 8, "kl_field": 0.1}, {"step": 16, "kl_field": 0.25}]
+
+
+def test_entropy_is_that_of_general_text() -> None:
+    found = entropy_on_text(RECORDS)
+    assert found is not None
+    assert math.isclose(found["base"], 2.5)
+    assert math.isclose(found["adapted"], 2.5)
+    assert entropy_on_text(RECORDS[:3]) is None
+
+
+def test_where_nothing_was_read_nothing_is_said() -> None:
+    assert divergence_part([]) is None
+    assert divergence_by_step([]) == []
