@@ -94,7 +94,7 @@ class Bench:
         if self.known(trial.key):
             return
         base, reader = prepare(self.model, trial)
-        cache = AnswerCache(cache_folder(), base.sha256, base.encoder, WRITTEN_TOKENS)
+        cache = AnswerCache(cache_folder(), base.sha256, base.encoder, WRITTEN_TOKENS, sampled=True)
         requests = general.measured_requests()[:N_REQUESTS]
         with disabled(reader.model):
             own = [answer.answer for answer in cache.answers(reader.model, base.encoder, [r.request for r in requests])]

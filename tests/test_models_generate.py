@@ -44,6 +44,27 @@ def test_an_answer_in_a_padded_batch_is_the_answer_alone(family: str, encoder: E
     assert continue_all(model, prompts, 8, encoder.ends) == expected
 
 
+def test_a_sampled_answer_is_the_same_in_any_batch_and_another_than_the_likeliest(
+    model: PreTrainedModel, encoder: Encoder
+) -> None:
+    together = answer_all(model, encoder, REQUESTS, 8, sampled=True)
+    assert [answer_all(model, encoder, [r], 8, sampled=True)[0] for r in REQUESTS] == together
+    assert together != answer_all(model, encoder, REQUESTS, 8)
+
+
+def test_tokens_are_sampled_as_often_as_they_are_likely(model: PreTrainedModel, encoder: Encoder) -> None:
+    prompt = encoder.prompt_ids([Message("user", "why?")])
+    with torch.no_grad():
+        likely = torch.softmax(model(input_ids=torch.tensor([prompt])).logits[0, -1], -1)
+    n = 2000
+    chances = [torch.Generator().manual_seed(seed) for seed in range(n)]
+    first = torch.tensor([said[0] for said in continue_all(model, [prompt] * n, 1, (), chances)])
+    top = likely.topk(5)
+    for token, expected in zip(top.indices.tolist(), top.values.tolist(), strict=True):
+        found = float((first == token).float().mean())
+        assert abs(found - expected) < 4 * (expected * (1 - expected) / n) ** 0.5
+
+
 def test_answers_come_in_the_order_of_the_requests_whatever_the_batches(
     model: PreTrainedModel, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +121,7 @@ def test_another_base_or_another_limit_has_its_own_answers(
 ) -> None:
     AnswerCache(tmp_path, "a" * 64, encoder, 6).answers(model, encoder, ["why?"])
     assert AnswerCache(tmp_path, sha256, encoder, limit).missing(["why?"]) == ["why?"]
+    assert AnswerCache(tmp_path, "a" * 64, encoder, 6, sampled=True).missing(["why?"]) == ["why?"]
 
 
 def test_another_template_beside_the_same_weights_has_its_own_answers(

@@ -20,8 +20,13 @@ WRITTEN_TOKENS = 96  # limit of one that is replayed
 
 
 def written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
-    """Answers and texts in turn, while both last."""
-    answers = kept_answers(subject, general.replay_requests()[: wanted.answers], WRITTEN_TOKENS)
+    """Answers and texts in turn, while both last.
+
+    Answers are sampled, not the likeliest: trained on what it would say in proportion to how likely it is, the base has
+    no reason to move (the expected gradient is zero), while its likeliest words alone would make it ever surer of them
+    and of nothing else (docs/log.md, 2026-11-26).
+    """
+    answers = kept_answers(subject, general.replay_requests()[: wanted.answers], WRITTEN_TOKENS, sampled=True)
     pairs = zip_longest(answers, _kept_texts(subject, wanted.texts))
     return [written for pair in pairs for written in pair if written is not None]
 
@@ -41,29 +46,37 @@ def _kept_texts(subject: Subject, n: int) -> list[Answer]:
     return parallel.by_first(lambda: cache.texts(n))
 
 
-def kept_answers(subject: Subject, wanted: Sequence[str], limit: int | None = None) -> list[Answer]:
+def kept_answers(
+    subject: Subject, wanted: Sequence[str], limit: int | None = None, sampled: bool = False
+) -> list[Answer]:
     """The base's, of `limit` tokens at most (ANSWER_TOKENS where None), from the cache of the first rank, whatever
-    others have kept; what it lacks is answered by all ranks."""
+    others have kept; what it lacks is answered by all ranks. Greedy, or sampled at temperature 1."""
     limit = limit or ANSWER_TOKENS
-    cache = AnswerCache(cache_folder(), subject.base.answers_as, subject.encoder, limit)
+    cache = AnswerCache(cache_folder(), subject.base.answers_as, subject.encoder, limit, sampled)
     model = subject.reader.model
     if missing := parallel.from_first(cache.missing(wanted)):
         subject.say.begin("base model answers general requests (kept for later runs)", len(missing))
         with disabled(model):
-            answers = answers_of(model, subject.encoder, missing, subject.say, limit)
+            answers = answers_of(model, subject.encoder, missing, subject.say, limit, sampled)
         if this_rank().is_first:
             cache.keep(answers)
     return parallel.by_first(lambda: cache.answers(model, subject.encoder, wanted))
 
 
 def answers_of(
-    model: Any, encoder: Encoder, requests: Sequence[str], say: Progress, limit: int | None = None
+    model: Any,
+    encoder: Encoder,
+    requests: Sequence[str],
+    say: Progress,
+    limit: int | None = None,
+    sampled: bool = False,
 ) -> list[Answer]:
-    """Greedy answers in the order of the requests, which are divided over the ranks by the length of their prompts."""
+    """Answers in the order of the requests, which are divided over the ranks by the length of their prompts."""
     own = parallel.own_part([len(request) for request in requests])
-    n_ranks = parallel.n_ranks()
-    made = answer_all(
-        model, encoder, [requests[i] for i in own], limit or ANSWER_TOKENS, lambda done, _: say.advance(n_ranks * done)
-    )
+
+    def on_batch(done: int, _: int) -> None:
+        say.advance(parallel.n_ranks() * done)
+
+    made = answer_all(model, encoder, [requests[i] for i in own], limit or ANSWER_TOKENS, on_batch, sampled)
     by_request = {answer.request: answer for answers in parallel.from_all(made) for answer in answers}
     return [by_request[request] for request in requests]

@@ -1,4 +1,4 @@
-"""The likeliest continuation of many prompts at once, token by token.
+"""The continuation of many prompts at once, token by token: the likeliest, or one that is sampled.
 
 A loop of our own, for what it leaves out: keys and values have room for all tokens from the start (grown by joining,
 they are copied whole at every token), and rows that have ended leave the batch.
@@ -40,10 +40,15 @@ class _Room(DynamicLayer):  # type: ignore[misc]
 
 @torch.no_grad()
 def continue_all(
-    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, ends: Collection[int]
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    ends: Collection[int],
+    chances: Sequence[torch.Generator] | None = None,
 ) -> list[list[int]]:
-    """Greedy continuations up to and with one of the tokens that end them; prompts are padded on the left and the
-    padding masked."""
+    """Continuations up to and with one of the tokens that end them; prompts are padded on the left and the padding
+    masked. chances: a generator on the CPU for each prompt, by which its tokens are sampled at temperature 1; greedy
+    without."""
     longest = max(map(len, prompts))
     n_tokens = longest + max_new_tokens
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -68,7 +73,10 @@ def continue_all(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        ids = logits.argmax(-1, keepdim=True)
+        if chances is None:
+            ids = logits.argmax(-1, keepdim=True)
+        else:
+            ids = _sampled(logits, [chances[row] for row in running.tolist()])
         for row, token, is_open in zip(running.tolist(), ids[:, 0].tolist(), open_rows.tolist(), strict=True):
             if is_open:
                 continuations[row].append(token)
@@ -83,3 +91,10 @@ def continue_all(
             ids, mask, position_ids, running = ids[kept], mask[kept], position_ids[kept], running[kept]
             open_rows = open_rows[kept]
     return continuations
+
+
+def _sampled(logits: Tensor, chances: Sequence[torch.Generator]) -> Tensor:
+    """(B, 1) of logits (B, V), each row by its own generator, so that no prompt's answer depends on its neighbours'."""
+    probabilities = torch.softmax(logits.float(), dim=-1).cpu()
+    rows = [torch.multinomial(row, 1, generator=own) for row, own in zip(probabilities, chances, strict=True)]
+    return torch.stack(rows).to(logits.device)

@@ -1,5 +1,5 @@
-"""Greedy answers to requests, in batches of like length; texts sampled from nothing; and what the base model wrote of
-both, kept from run to run."""
+"""Answers to requests, in batches of like length; texts sampled from nothing; and what the base model wrote of both,
+kept from run to run."""
 
 import hashlib
 import json
@@ -33,9 +33,15 @@ class Answer:
 
 @torch.no_grad()
 def answer_all(
-    model: Any, encoder: Encoder, requests: Sequence[str], max_new_tokens: int, progress: Progress | None = None
+    model: Any,
+    encoder: Encoder,
+    requests: Sequence[str],
+    max_new_tokens: int,
+    progress: Progress | None = None,
+    sampled: bool = False,
 ) -> list[Answer]:
-    """Greedy answers, in the order of the requests; each is the first turn of a conversation."""
+    """Answers in the order of the requests, each the first turn of a conversation: greedy, or sampled at temperature 1
+    with a seed of each request's own."""
     prompts = [encoder.prompt_ids([Message("user", request)]) for request in requests]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, Answer] = {}
@@ -43,9 +49,9 @@ def answer_all(
     model.eval()
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        for i, tokens in zip(
-            rows, continue_all(model, [prompts[i] for i in rows], max_new_tokens, encoder.ends), strict=True
-        ):
+        chances = [_chance(requests[i]) for i in rows] if sampled else None
+        said = continue_all(model, [prompts[i] for i in rows], max_new_tokens, encoder.ends, chances)
+        for i, tokens in zip(rows, said, strict=True):
             ended = bool(tokens) and tokens[-1] in encoder.ends
             text = encoder.tokenizer.decode(tokens, skip_special_tokens=True).strip()
             answers[i] = Answer(requests[i], text, len(tokens), ended)
@@ -53,6 +59,11 @@ def answer_all(
             progress(len(answers), len(order))
     model.train(was_training)
     return [answers[i] for i in range(len(requests))]
+
+
+def _chance(request: str) -> torch.Generator:
+    seed = hashlib.sha256(request.encode()).digest()[:7]  # of a generator: 63 bits
+    return torch.Generator().manual_seed(int.from_bytes(seed))
 
 
 @torch.no_grad()
@@ -116,14 +127,16 @@ class TextCache:
 
 
 class AnswerCache:
-    """The base model's greedy answers by request, in one file per base model, chat format and token limit."""
+    """The base model's answers by request, in one file per base model, chat format, token limit and kind: greedy or
+    sampled."""
 
-    def __init__(self, folder: Path, sha256: str, encoder: Encoder, max_new_tokens: int) -> None:
+    def __init__(self, folder: Path, sha256: str, encoder: Encoder, max_new_tokens: int, sampled: bool = False) -> None:
         # Rendered, so that another template or tokenizer beside the same weights has answers of its own.
         rendered = [*encoder.prompt_ids([Message("user", "What is this?")]), *sorted(encoder.ends)]
         form = hashlib.sha256(json.dumps(rendered).encode()).hexdigest()
-        self.path = folder / "answers" / f"{sha256[:16]}-{form[:8]}-{max_new_tokens}.json"
-        self.max_new_tokens = max_new_tokens
+        kind = "-sampled" if sampled else ""
+        self.path = folder / "answers" / f"{sha256[:16]}-{form[:8]}-{max_new_tokens}{kind}.json"
+        self.max_new_tokens, self.sampled = max_new_tokens, sampled
         self._known = {answer.request: answer for answer in _read_answers(self.path)}
 
     def missing(self, requests: Sequence[str]) -> list[str]:
@@ -135,7 +148,7 @@ class AnswerCache:
         """Answers in the order of the requests; those not yet known are generated and kept."""
         missing = self.missing(requests)
         if missing:
-            self.keep(answer_all(model, encoder, missing, self.max_new_tokens, progress))
+            self.keep(answer_all(model, encoder, missing, self.max_new_tokens, progress, self.sampled))
         return [self._known[request] for request in requests]
 
     def keep(self, answers: Sequence[Answer]) -> None:
