@@ -12,7 +12,7 @@ from scipy import stats
 
 from metier.errors import DataError
 from metier.evidence.dial.choose import choose_dial
-from metier.evidence.dial.confirm import confirmation, leave_one_out, tilt_advice
+from metier.evidence.dial.confirm import confirmation, leave_one_out, left_out, tilt_advice
 from metier.evidence.dial.frontier import draw_frontier, fit_gain, grid
 from metier.evidence.dial.rule import feasible
 from metier.evidence.dial.strengths import Point, read_strengths
@@ -393,6 +393,17 @@ def test_a_strength_that_no_curve_foretells_is_outside_its_band(sim: ModuleType)
     rows = {(row["alpha"], row["figure"]): row["within"] for row in leave_one_out(odd)}
     assert not rows[0.75, "gain"]
     assert rows[0.75, "forgetting"]
+
+
+def test_how_many_hidden_strengths_were_foretold_is_said(sim: ModuleType) -> None:
+    records = sim.documents(sim.Truth(), 40, seed=1)
+    found = left_out(records)
+    assert found is not None
+    rows = leave_one_out(records)
+    assert found["rows"] == rows
+    assert (found["within"], found["of"]) == (sum(row["within"] for row in rows), len(rows))
+    assert f"{found['within']} of {len(rows)} figures" in found["sentence"]
+    assert left_out(sim.documents(sim.Truth(), 40, seed=1, strengths=(0.5, 1.0))) is None
 
 
 def test_two_strengths_foretell_nothing(sim: ModuleType) -> None:

@@ -169,7 +169,7 @@ def _overdone(stored: Stored, retained: Mapping[str, Any]) -> dict[str, Any]:
 def _train_gap(stored: Stored) -> dict[str, float | None] | None:
     """What rows that were trained on gained more than held-out ones: two independent samples."""
     last = max(record["step"] for record in stored.dial)
-    of_field = [record for record in stored.dial if _is_field(record) and record["step"] == last]
+    of_field = [r for r in stored.dial if _is_field(r) and r["step"] == last and not r.get("tilt")]
     arms = [[r for r in of_field if r["alpha"] == alpha] for alpha in (0, 1)]
     trained = [[r for r in stored.trained if r["arm"] == arm] for arm in ("base", "adapted")]
     if not all((*arms, *trained)):

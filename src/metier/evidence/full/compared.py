@@ -69,7 +69,7 @@ def _stability_part(
 
 def _quality_part(facts: Mapping[str, Any], records: Sequence[Record], seed_sd: float) -> dict[str, Json]:
     if "why" in facts:
-        return {"decision": None, "sentence": f"No half of the text was trained on: {facts['why']}."}
+        return {"decision": None, "sentence": f"No half of the text was trained on: {facts['why']}.", "method": ""}
     at_random, filtered = ([r for r in records if r["arm"] == arm] for arm in (RANDOM, FILTERED))
     return quality_against_quantity(at_random, filtered, seed_sd)
 
