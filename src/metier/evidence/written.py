@@ -17,16 +17,19 @@ from metier.training.replay import ReplayPlan
 
 ANSWER_TOKENS = 64  # limit of an answer that is measured; most good answers of the general pack are shorter
 WRITTEN_TOKENS = 96  # limit of one that is replayed
+LIKELIEST = 32  # answers that are replayed are greedy, the others sampled
 
 
 def written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
     """Answers and texts in turn, while both last.
 
-    Answers are sampled, not the likeliest: trained on what it would say in proportion to how likely it is, the base has
-    no reason to move (the expected gradient is zero), while its likeliest words alone would make it ever surer of them
-    and of nothing else (docs/log.md, 2026-11-26).
+    The first answers are the likeliest, of which few tokens teach most; the others are sampled: trained on what it
+    would say as often as it would say it, the base has no reason to move (the expected gradient is zero), while ever
+    more of its likeliest words would make it surer of them and of nothing else (docs/log.md, 2026-11-26).
     """
-    answers = kept_answers(subject, general.replay_requests()[: wanted.answers], WRITTEN_TOKENS, sampled=True)
+    requests = general.replay_requests()[: wanted.answers]
+    answers = kept_answers(subject, requests[:LIKELIEST], WRITTEN_TOKENS)
+    answers += kept_answers(subject, requests[LIKELIEST:], WRITTEN_TOKENS, sampled=True)
     pairs = zip_longest(answers, _kept_texts(subject, wanted.texts))
     return [written for pair in pairs for written in pair if written is not None]
 
