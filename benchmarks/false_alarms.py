@@ -120,13 +120,14 @@ def main() -> None:
     parser.add_argument("--adapters", type=int, default=100)
     parser.add_argument("--size", type=float, default=1.0, help="times the real update")
     parser.add_argument("--data", default="pack:clinical")
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", default="runs/false-alarms")
     args = parser.parse_args()
     run, out = RunFolder(Path(args.like)), Path(args.out) / "adapters.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = [row for row in read_jsonl(out) if row["size"] == args.size] if out.exists() else []
     keep_memory()
-    fit_threads()
+    fit_threads(args.threads)
     base = load_base(read_json(run.results)["model"]["base"])
     reader = PackReader(load_adapter(base.model, run.adapter))
     sizes = [args.size * norm for norm in norms(reader.model)]

@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=24_000)
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", default="runs/trajectories")
     args = parser.parse_args()
     plan.SMALLEST = plan.LARGEST_QUICK = HARDLY
@@ -30,7 +31,8 @@ def main() -> None:
             if (out / "results.json").exists():
                 continue
             with progress() as shown:
-                adapt(data, out=out, tokens=args.tokens, minutes=1, seed=seed, lr=1e-3, progress=shown)
+                options = {"tokens": args.tokens, "minutes": 1, "seed": seed, "lr": 1e-3, "threads": args.threads}
+                adapt(data, out=out, progress=shown, **options)
 
 
 if __name__ == "__main__":
