@@ -11,11 +11,11 @@ def test_a_dial_that_was_turned_down_says_what_full_strength_would_forget(sim: M
     assert dial["chosen"] < 1
     said = said_further("adapted", {"dial": dial})
     assert said.startswith(f" Recommended strength {dial['chosen']:.2g}: it keeps ")
-    assert " As strong as it was trained it would forget: at strength 1, " in said
+    assert " More of it would seem to forget: at strength 1, " in said
     assert said_further("forgot", {"dial": dial}) == ""
 
 
 def test_a_dial_that_is_kept_has_nothing_to_warn_of(sim: ModuleType) -> None:
     dial = choose_dial(sim.documents(sim.Truth(), 48, seed=2), 0.01)
     assert dial["decided"]
-    assert "would forget" not in said_further("adapted", {"dial": dial})
+    assert "would seem" not in said_further("adapted", {"dial": dial})

@@ -11,7 +11,7 @@ Record = dict[str, object]
 
 def record(item: str, name: str, step: int, tokens: int, kl: float, base: float = 0.0, now: float = 0.0) -> Record:
     sums = {"kl": kl, "entropy_base": base, "entropy_adapted": now}
-    return {"item": item, "slice": name, "step": step, "tokens": tokens, **sums}
+    return {"item": item, "document": item, "slice": name, "step": step, "tokens": tokens, **sums}
 
 
 RECORDS = [

@@ -11,11 +11,11 @@ import pytest
 
 from metier.adapt import read_data
 from metier.evidence import measure, planning
-from metier.evidence.full import measured as fuller
-from metier.evidence.full import readers
+from metier.evidence.full import measured, readers
 from metier.evidence.full.compared import compared
 from metier.evidence.full.limits import LADDER, Limits, expected_seconds, limits_within
 from metier.evidence.full.measured import Adapted, full_evidence
+from metier.evidence.full.rivals import closest_half
 from metier.evidence.measure import Before
 from metier.evidence.subject import Subject
 from metier.field import beside_field, train_field
@@ -23,6 +23,7 @@ from metier.prepare import prepare
 from metier.progress import Silent
 from metier.runs import RunFolder, read_jsonl
 from metier.settings import Settings
+from metier.sources.examples import Example
 from metier.sources.split import Split
 from metier.training.journal import Journal
 from metier.training.plan import Plan
@@ -61,14 +62,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         trained = train_field(subject, split, planned, beside, Journal(run, {}, 60, 0.0, print)).trained
         measure.adapted_arm(subject, subject.reader, before)
         adapted = Adapted(subject.reader, trained, planned.lr, beside.written)
-        yield Ran(
-            subject,
-            split,
-            planned,
-            before,
-            adapted,
-            full_evidence(subject, split, planned, before, adapted, ["term", "answer number"], LIMITS),
-        )
+        full_evidence(subject, split, planned, before, adapted, ["term", "answer number"], LIMITS)
+        yield Ran(subject, split, planned, before, adapted, compared(run))
 
 
 def test_every_part_has_its_sentence_figures_and_method(ran: Ran) -> None:
@@ -100,6 +95,28 @@ def test_other_seeds_end_elsewhere_and_are_measured_on_the_same_documents(ran: R
     assert 0 < found["smallest_difference"] < 1
 
 
+def test_halves_take_half_of_the_steps_and_are_scored_on_the_same_documents(ran: Ran) -> None:
+    found = ran.found["quality"]
+    assert found["decision"] in ("clean", "keep", "cannot_tell")
+    assert found["n_documents"] == ran.found["stability"]["n_documents"]
+    assert found["seed_sd"] == ran.found["stability"]["sd"]
+    records = list(read_jsonl(ran.subject.run.evidence / "halves.jsonl"))
+    assert {r["arm"] for r in records} == {"random", "closest to the field"}
+
+
+def test_the_closest_half_is_the_half_that_select_would_keep() -> None:
+    general = [
+        Example(f"g{i}", "d", i, f"g{i}", text=f"They went to the sea on day {i} and came back.") for i in range(3)
+    ]
+    field = [
+        Example(f"f{i}", "d", i, f"f{i}", text=f"Ataxia of limb {i} with dysmetria and nystagmus too.")
+        for i in range(30)
+    ]
+    assert {e.id[0] for e in closest_half([*general, *field])} == {"f"}
+    half = sum(len(e.text) for e in closest_half(field)) / sum(len(e.text) for e in field)
+    assert 0.4 < half < 0.6
+
+
 def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(
     ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,11 +127,11 @@ def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(
         planned.append((steps, len(replay), {e.id for e in examples}))
         return ran.adapted.trained
 
-    monkeypatch.setattr(fuller, "train_rival", noted)
+    monkeypatch.setattr(measured, "train_rival", noted)
     limits = replace(LIMITS, controls=("shuffled",), shares=())
     train = [e for e in ran.split.train if e.id in ran.adapted.trained.bytes_by_item]
     elsewhere = replace(ran.subject, run=RunFolder(tmp_path))
-    fuller._measure_controls(elsewhere, ran.planned, ran.before, train, ran.adapted, limits)
+    measured._measure_controls(elsewhere, ran.planned, ran.before, train, ran.adapted, limits)
     ((steps, n_replay, ids),) = planned
     trained = ran.adapted.trained
     assert (steps.n_steps, steps.step_tokens, steps.peak_lr) == (trained.n_steps, ran.planned.step_tokens, 1e-2)
@@ -125,7 +142,7 @@ def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(
 
 def test_a_fresh_reader_is_the_base_whatever_was_trained(ran: Ran) -> None:
     fresh = readers.fresh_reader(ran.subject)
-    records = {r["item"]: r["nll"] for r in fuller._score(ran.subject, fresh, ran.before)}
+    records = {r["item"]: r["nll"] for r in measured._score(ran.subject, fresh, ran.before)}
     base = {r["item"]: r["nll"] for r in ran.before.base.scores if r["slice"] == "field"}
     assert records == pytest.approx(base, rel=1e-6)
 
@@ -166,12 +183,12 @@ def test_what_is_measured_fits_the_time_or_is_the_smallest_there_is(ran: Ran) ->
 
 
 def test_without_queries_the_arms_say_why(ran: Ran) -> None:
-    found = fuller._measure_arms(
+    found = measured._measure_arms(
         ran.subject,
         readers.models_of(ran.subject, ran.adapted.reader),
         replace(ran.split, select=[]),
         ran.split.train,
-        fuller._ngrams(ran.subject, []),
+        measured._ngrams(ran.subject, []),
         LIMITS,
     )
     assert "no question short enough" in found["why"]

@@ -138,10 +138,10 @@ def test_training_text_that_surely_gained_far_more_than_other_text_is_memorised(
 
 
 def test_training_text_that_can_be_recited_is_memorised() -> None:
-    recited = {"continued_verbatim": 5, "continued_verbatim_base": 3, "n_prefixes": 100}
+    recited = {"continued_verbatim": 8, "continued_verbatim_base": 3, "n_prefixes": 100}
     one = memorising(None, recited)
-    assert (one["fired"], one["figure"], one["threshold"]) == (True, 0.02, 0.01)
-    assert memorising(None, {**recited, "continued_verbatim": 4})["fired"] is False
+    assert (one["fired"], one["figure"], one["threshold"]) == (True, 0.05, 0.01)
+    assert memorising(None, {**recited, "continued_verbatim": 5})["fired"] is False  # two more can be two letterheads
     assert memorising({"value": 0.0, "lower": -0.1}, recited)["fired"] is True
     assert memorising(None, {**recited, "n_prefixes": 0})["fired"] is None
     assert memorising(None, None)["fired"] is None

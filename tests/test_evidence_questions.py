@@ -1,7 +1,5 @@
 """Questions to both models: what is asked, what counts as recited, and what the records come to."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -10,11 +8,12 @@ from metier.evidence.full.questions import (
     EXAMPLES,
     FEW_SHOT,
     PREFIX,
+    _starts,
     few_shot,
     few_shot_items,
-    recitable,
     recite,
     recited,
+    start_of,
     term_choices,
 )
 from metier.models.encoding import Encoder
@@ -52,30 +51,43 @@ def greedy(model: PreTrainedModel, ids: list[int], n: int) -> list[int]:
     return out[len(ids) :]
 
 
-def test_recited_is_what_the_model_goes_on_with_word_for_word(
-    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recited_is_what_the_model_goes_on_with_word_for_word(encoder: Encoder) -> None:
     model = tiny_model()
     text = Example("long", "d", 1, "d", text="The quick brown fox jumps over the lazy dog again. " * 8)
-    ids = list(encoder.encode(text)[0].ids)
-    first = next(i for i, loss in enumerate(encoder.encode(text)[0].loss) if loss)
-    said = greedy(model, ids[: first + PREFIX], PREFIX)
-    assert recite(model, encoder, [text]) == [said == ids[first + PREFIX : first + 2 * PREFIX]] == [False]
-
-    document = encoder.encode(text)[0]
-    own = replace(document, ids=(*document.ids[: first + PREFIX], *said, *document.ids[first + 2 * PREFIX :]))
-    monkeypatch.setattr(Encoder, "encode", lambda *_: [own])
+    start = start_of(encoder, text)
+    assert start is not None
+    shown, follows = start
+    assert (len(shown) >= PREFIX, len(follows)) == (True, PREFIX)
+    said = tuple(greedy(model, list(shown), PREFIX))
+    assert said != follows
     assert not set(said) & set(encoder.ends)
-    assert recite(model, encoder, [text]) == [True]
+    shorter = (shown[3:], tuple(greedy(model, list(shown[3:]), PREFIX)))
+    starts = [(shown, follows), (shown, said), shorter]
+    for batch_tokens in (10_000, 100, 1):
+        assert recite(model, starts, encoder.ends, batch_tokens) == [False, True, True]
+    assert recite(model, [], encoder.ends, 100) == []
 
 
-def test_a_short_text_cannot_be_recited(encoder: Encoder) -> None:
-    short = Example("s", "d", 1, "d", text="Only a few words.")
-    answer = Message("assistant", "The quick brown fox jumps over the lazy dog again. " * 8)
-    chat = Example("c", "d", 1, "d", messages=(Message("user", "What?"), answer))
-    assert not recitable(encoder, short)
-    assert recitable(encoder, chat)
-    assert recite(tiny_model(), encoder, [short]) == []
+LONG = "The quick brown fox jumps over the lazy dog again. " * 8
+
+
+def test_only_what_is_learned_in_one_piece_is_recited(encoder: Encoder) -> None:
+    def row(*turns: str, text: str = "") -> Example:
+        roles = ("user", "assistant") * 2
+        messages = tuple(Message(r, t) for r, t in zip(roles, turns, strict=False))
+        return Example("r", "d", 1, "d", text=text, messages=messages)
+
+    assert start_of(encoder, row(text="Only a few words.")) is None
+    assert start_of(encoder, row("What?", LONG)) is not None
+    assert start_of(encoder, row("What?", "Short.", "And?", LONG)) is None
+    assert start_of(encoder, row(LONG * 3, LONG)) is None
+
+
+def test_one_row_of_each_document_is_recited(encoder: Encoder) -> None:
+    rows = [Example(f"r{i}", "d", i, f"d{i // 5}", text=f"{i} {LONG}") for i in range(20)]
+    chosen = [item for item, _ in _starts(encoder, rows, seed=0)]
+    assert sorted(int(item[1:]) // 5 for item in chosen) == [0, 1, 2, 3]
+    assert chosen == [item for item, _ in _starts(encoder, rows, seed=0)]
 
 
 def choice(arm: str, item: str, kind: str, right: float) -> dict[str, object]:

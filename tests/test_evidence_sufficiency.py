@@ -311,7 +311,11 @@ def test_a_filtered_half_is_compared_with_a_random_one(better, decision, said):
 
 
 def test_the_luck_of_training_counts_against_a_difference_between_halves():
-    assert quality_against_quantity(*halves(0.03), seed_sd=0.02)["decision"] == "cannot_tell"
+    alone = quality_against_quantity(*halves(0.03))
+    few = quality_against_quantity(*halves(0.03), seed_sd=0.008, n_seeds=3)
+    many = quality_against_quantity(*halves(0.03), seed_sd=0.008, n_seeds=100)
+    assert (alone["decision"], many["decision"], few["decision"]) == ("clean", "clean", "cannot_tell")
+    assert few["ci_high"] - few["ci_low"] > 1.5 * (many["ci_high"] - many["ci_low"])
 
 
 def test_few_documents_decide_nothing_about_quality():

@@ -340,3 +340,25 @@ def test_a_tilt_turns_deep_layers_up_as_far_as_shallow_ones_down_and_back() -> N
     with at_strength(model, 1.0, tilt=0.4):
         assert scalings(model) == {0: {1.2}, 1: {2.0}, 2: {2.8}}
     assert scalings(model) == {0: {2.0}, 1: {2.0}, 2: {2.0}}
+
+
+def test_a_tilt_is_even_over_the_layers_that_are_adapted() -> None:
+    options = {"target_modules": ["q_proj"], "layers_to_transform": [2, 3], "task_type": "CAUSAL_LM"}
+    model = get_peft_model(tiny_model(num_hidden_layers=4), LoraConfig(r=4, lora_alpha=8, **options))
+    with at_strength(model, 1.0, tilt=0.5):
+        assert scalings(model) == {2: {1.0}, 3: {3.0}}
+
+
+def test_a_tilted_dora_lies_between_the_base_and_what_was_trained_layer_by_layer() -> None:
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", use_dora=True, task_type="CAUSAL_LM")
+    model = stirred(get_peft_model(tiny_model(), config))
+    first, last = (model.get_base_model().model.layers[i].mlp.down_proj for i in (0, 1))
+    inputs = torch.randn(1, 5, first.in_features)
+    whole = [layer(inputs) for layer in (first, last)]
+    with model.disable_adapter():
+        without = [layer(inputs) for layer in (first, last)]
+    with at_strength(model, 1.0, tilt=0.25):
+        found = [layer(inputs) for layer in (first, last)]
+    for i, strength in enumerate((0.75, 1.25)):
+        torch.testing.assert_close(found[i], torch.lerp(without[i], whole[i], strength))
+    assert torch.equal(first(inputs), whole[0])

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from metier.evidence import conclude, measure
-from metier.evidence.full.limits import expected_seconds, limits_within
+from metier.evidence.full.limits import Limits, expected_seconds, limits_within
 from metier.evidence.full.measured import Adapted, full_evidence
 from metier.evidence.full.queries import kind_of_queries
+from metier.evidence.full.questions import ask_as_trained
 from metier.evidence.jargon.occurrences import terms_in
 from metier.evidence.measure import Before
 from metier.evidence.select_half import DIAL, read_strengths
@@ -14,6 +15,7 @@ from metier.evidence.subject import Subject
 from metier.field import Training
 from metier.models.adapters import at_strength
 from metier.runs import RunFolder, read_jsonl, write_jsonl
+from metier.sources.examples import Example
 from metier.sources.language import languages
 from metier.sources.leaks import Leaks
 from metier.sources.split import Split
@@ -39,10 +41,13 @@ def measure_trained(
 ) -> float:
     """Write to evidence/ all that the verdict is concluded from; return the seconds of what quick evidence has, too."""
     choosing_s, dial = choose(subject, split, planned, field.trained, journal, leaks)
-    language, names = write_field_terms(subject.run, split, field.trained)
+    language, names = write_field_terms(subject.run, split, field.trained) if before.items.field else ("", [])
+    clean = without_leaks(split, leaks)
     with at_strength(subject.reader.model, dial):
         after = measure.adapted_arm(subject, subject.reader, before)
-        compare(subject, without_leaks(split, leaks), planned, before, beside, field, dial, names)
+        limits = compare(subject, clean, planned, before, beside, field, dial, names)
+    if limits and limits.questions:
+        ask_as_trained(subject, subject.reader, trained_on(clean, field.trained), limits.questions)
     measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
     if journal.trajectory:
         journal.trajectory.remove()
@@ -56,13 +61,17 @@ def choose(
     choosing, run = planned.evidence.choosing, subject.run
     if not choosing.strengths:
         return 0.0, 1.0
-    rows = [e for e in split.train if e.id in trained.bytes_by_item]
+    rows = trained_on(split, trained)
     select = without_leaks(split, leaks).select
     seconds = read_strengths(subject, select, choosing, journal.trajectory, trained.n_steps, rows)
     margin = subject.settings.budget_forgetting
     found = parallel.by_first(lambda: conclude.dial_of(list(read_jsonl(run.evidence / DIAL)), margin, leaks))
     subject.say.say(found["sentence"])
     return seconds, float(found["chosen"])
+
+
+def trained_on(split: Split, trained: Trained) -> list[Example]:
+    return [e for e in split.train if e.id in trained.bytes_by_item]
 
 
 def without_leaks(split: Split, leaks: Leaks) -> Split:
@@ -81,13 +90,14 @@ def compare(
     field: Training,
     dial: float,
     names: Sequence[str],
-) -> None:
-    """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text."""
+) -> Limits | None:
+    """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text; returns
+    how much was measured."""
     if subject.settings.evidence != "full":
-        return
+        return None
     if parallel.n_ranks() > 1:
         subject.say.say("cheaper ways, controls and a model from scratch are compared by one process only: left out")
-        return
+        return None
     rate = field.rate["chosen"] if field.rate else planned.lr
     kind = kind_of_queries(split.train)
     limits = limits_within(SHARE_BEYOND * 60 * subject.settings.minutes, planned, before, kind)
@@ -95,6 +105,7 @@ def compare(
     subject.say.say(f"full evidence: cheaper ways and rivals are compared, about {minutes:.0f} minutes more")
     adapted = Adapted(subject.reader, field.trained, rate, beside.written, dial)
     full_evidence(subject, split, planned, before, adapted, names, limits)
+    return limits
 
 
 def write_field_terms(run: RunFolder, split: Split, trained: Trained) -> tuple[str, list[str]]:
@@ -103,6 +114,6 @@ def write_field_terms(run: RunFolder, split: Split, trained: Trained) -> tuple[s
     examples = (*split.train, *split.select, *split.test)
     language: str = languages([(e.id, e.learned_text) for e in examples])["main"]
     found = [one["term"] for one in terms(examples, language)]
-    seen = terms_in([e.learned_text for e in split.train if e.id in trained.bytes_by_item], found)
+    seen = terms_in([e.learned_text for e in trained_on(split, trained)], found)
     write_jsonl(run.evidence / "terms.jsonl", [{"term": term, "seen": term in seen} for term in found])
     return language, found

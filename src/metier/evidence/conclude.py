@@ -101,7 +101,7 @@ def said_further(decision: str, further: Mapping[str, Any]) -> str:
         kept = f"{dial['kept_gain']:.0%}".replace("%", " %")
         said.append(f"Recommended strength {dial['chosen']:.2g}: it keeps {kept} of the gain.")
         if (limit := dial["limit"]) and limit["loss"] > limit["margin"]:
-            said.append(f"As strong as it was trained it would forget: {against(dial)}")
+            said.append(f"More of it would seem to forget: {against(dial)}")
     sufficiency = further.get("sufficiency")
     if sufficiency and sufficiency["decision"] in ("more_data_pays", "enough"):
         said.append(sufficiency["sentence"])
@@ -114,8 +114,13 @@ def said_further(decision: str, further: Mapping[str, Any]) -> str:
 
 def dial_of(records: Sequence[Record], margin: float, leaks: Leaks) -> dict[str, Any]:
     """What is chosen on the select half, without items whose text was trained on."""
+    return choose_dial(_without(leaks, records), margin)
+
+
+def _without(leaks: Leaks, records: Sequence[Record]) -> list[Record]:
+    """Those of items, of the field or general ones, whose text was not trained on."""
     leaked = {leak.id for leak in (*leaks.held_out, *leaks.general, *leaks.replay)}
-    return choose_dial([record for record in records if record["item"] not in leaked], margin)
+    return [record for record in records if record["item"] not in leaked]
 
 
 def _dial(stored: Stored, gained: Mapping[str, Any], retained: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +129,8 @@ def _dial(stored: Stored, gained: Mapping[str, Any], retained: Mapping[str, Any]
         return {}
     chosen = dial_of(stored.dial, stored.facts.margin, stored.leaks)
     if chosen["curve"]:
-        chosen |= {"left_out": left_out(stored.dial), "tilt": tilt_advice(stored.dial)}
+        clean = _without(stored.leaks, stored.dial)
+        chosen |= {"left_out": left_out(clean), "tilt": tilt_advice(clean)}
     if chosen["chosen"] == stored.facts.dial:
         chosen["confirmation"] = confirmation(chosen, gained, retained)
     return {"dial": chosen}
@@ -132,7 +138,7 @@ def _dial(stored: Stored, gained: Mapping[str, Any], retained: Mapping[str, Any]
 
 def _sufficiency(stored: Stored, quality: Mapping[str, Any] | None) -> dict[str, Any]:
     if not stored.trajectory:
-        return {}
+        return {"quality": quality} if quality else {}
     records = clean_items(stored.trajectory, stored.leaks)
     trained = max(int(record["tokens_seen"]) for record in records)
     found = sufficiency(records, trained, stored.facts.available)
@@ -154,14 +160,19 @@ def _overdone(stored: Stored, retained: Mapping[str, Any]) -> dict[str, Any]:
     if not stored.dial:
         return {}
     repetition = next((one for one in retained["slices"] if one["name"] == "answers/repetition"), None)
+    dial, divergence, prompted = (
+        _without(stored.leaks, records) for records in (stored.dial, stored.divergence, stored.prompted)
+    )
+    if not any(record["alpha"] == 0 for record in dial):
+        return {}
     found = overdone(
-        stored.dial,
-        divergence_by_step(stored.divergence),
+        dial,
+        divergence_by_step(divergence),
         _train_gap(stored),
         recited(stored.extraction),
-        entropy_on_text(stored.divergence),
+        entropy_on_text(divergence),
         repetition,
-        few_shot(stored.questions),
+        few_shot(prompted),
     )
     return {"overdone": found}
 

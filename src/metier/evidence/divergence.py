@@ -6,6 +6,8 @@ word the text happens to go on with; and forgetting follows the divergence on th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from metier.evidence.gain import FIELD_SLICE
@@ -17,53 +19,63 @@ from metier.models.divergence import divergence
 from metier.models.encoding import Encoded
 from metier.models.packing import packs_of
 from metier.sources.examples import Example, Message
+from metier.sources.general import Request
 from metier.training import parallel
+from metier.training.plan import DIVERGENCE_TEXTS
 
-DOCUMENTS = 8  # of each kind that are read
 TEXT = "text"
 
 
 def read_divergence(subject: Subject, items: Items, step: int, field_only: bool = False) -> list[Record]:
-    """Records of {item, slice, step, tokens} and the sums over these tokens, in nats, of `kl`, `entropy_base` and
-    `entropy_adapted`; of the field, of general text, and of the base's own answers to general requests.
+    """Records of {item, slice, step, document, tokens} and the sums over these tokens, in nats, of `kl`,
+    `entropy_base` and `entropy_adapted`; of the field, of general text, and of the base's own answers to requests, the
+    first window of each of the first texts.
 
     Empty where the adapter brings tokens of its own, for there is no next token in common.
     """
     if subject.new_tokens:
         return []
-    kinds: dict[str, Sequence[Encoded]] = {FIELD_SLICE: items.field_documents[:DOCUMENTS]}
+    kinds = {FIELD_SLICE: _first_windows(items.field, items.field_documents)}
     if not field_only:
-        kinds |= {TEXT: items.text_documents[:DOCUMENTS], OWN_ANSWERS: _own_answers(subject, items)}
+        own = [_as_said(*asked) for asked in zip(items.requests, items.own_answers, strict=True)]
+        answers = own[:DIVERGENCE_TEXTS]
+        windows = [d for answer in answers for d in subject.encoder.encode(answer)]
+        kinds |= {TEXT: _first_windows(items.texts, items.text_documents), OWN_ANSWERS: _first_windows(own, windows)}
     return [
-        {"item": item, "slice": name, "step": step, **sums}
-        for name, documents in kinds.items()
-        for item, sums in _sums(subject, documents).items()
+        {"item": item, "slice": name, "step": step, "document": document, **sums}
+        for name, texts in kinds.items()
+        for (item, document), sums in zip(texts, _sums(subject, list(texts.values())), strict=True)
     ]
 
 
-def _own_answers(subject: Subject, items: Items) -> list[Encoded]:
-    asked = zip(items.requests[:DOCUMENTS], items.own_answers, strict=False)
-    turns = [(r, (Message("user", r.request), Message("assistant", own))) for r, own in asked]
-    return [d for r, t in turns for d in subject.encoder.encode(Example(r.id, "general", 1, r.id, messages=t))]
+def _first_windows(texts: Sequence[Example], windows: Sequence[Encoded]) -> dict[tuple[str, str], Encoded]:
+    """{(item, document): the first window} of the first texts that have one."""
+    first: dict[str, Encoded] = {}
+    for window in windows:
+        first.setdefault(window.item, window)
+    found = {(text.id, text.document): first[text.id] for text in texts if text.id in first}
+    return dict(islice(found.items(), DIVERGENCE_TEXTS))
 
 
-def _sums(subject: Subject, documents: Sequence[Encoded]) -> dict[str, dict[str, float]]:
-    """{item: its sums}; each pack is read by one rank."""
+def _as_said(request: Request, own: str) -> Example:
+    turns = (Message("user", request.request), Message("assistant", own))
+    return Example(request.id, "general", 1, request.id, messages=turns)
+
+
+def _sums(subject: Subject, documents: Sequence[Encoded]) -> list[dict[str, float]]:
+    """Of each document, in their order; each pack is read by one rank."""
     numbered = [replace(document, item=str(i)) for i, document in enumerate(documents)]
     packs = list(packs_of(numbered, subject.settings.pack_tokens, with_end=False))
-    own: list[tuple[int, int, list[float]]] = []
+    own: list[tuple[int, dict[str, float]]] = []
     for i in parallel.own_part([batch.n_tokens for batch in packs]):
         batch = packs[i]
         nats = divergence(subject.reader, batch).cpu().double()
         for number, item in enumerate(batch.items):
             of_item = nats[:, batch.owners == number]
-            own.append((int(item), of_item.shape[1], of_item.sum(1).tolist()))
-    found: dict[str, dict[str, float]] = {}
-    for number, tokens, (kl, base, adapted) in sorted(one for part in parallel.from_all(own) for one in part):
-        item = documents[number].item
-        sums = {"tokens": tokens, "kl": kl, "entropy_base": base, "entropy_adapted": adapted}
-        found[item] = {name: value + found.get(item, {}).get(name, 0) for name, value in sums.items()}
-    return found
+            kl, base, adapted = of_item.sum(1).tolist()
+            sums = {"tokens": of_item.shape[1], "kl": kl, "entropy_base": base, "entropy_adapted": adapted}
+            own.append((int(item), sums))
+    return [sums for _, sums in sorted((one for part in parallel.from_all(own) for one in part), key=itemgetter(0))]
 
 
 # what it comes to ----------------------------------------------------------------------------------------------------
@@ -83,8 +95,8 @@ def divergence_part(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
         "unit": "nats a token",
         "slices": slices,
         "sentence": _sentence(slices),
-        "method": f"KL(base || adapted at full strength) of the next token, mean over tokens of up to {DOCUMENTS} "
-        "texts of each kind, which choose and prove nothing else; 95 % t intervals over texts.",
+        "method": f"KL(base || adapted at full strength) of the next token, mean over tokens of up to "
+        f"{DIVERGENCE_TEXTS} texts of each kind, of those that choices are made on; 95 % t intervals over documents.",
     }
 
 
@@ -96,7 +108,7 @@ def _slice(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _mean(records: Sequence[Mapping[str, Any]], name: str) -> Estimate:
-    return ratio_estimate([r[name] for r in records], [r["tokens"] for r in records], [r["item"] for r in records])
+    return ratio_estimate([r[name] for r in records], [r["tokens"] for r in records], [r["document"] for r in records])
 
 
 def _sentence(slices: Mapping[str, Mapping[str, Any]]) -> str:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from metier.evidence.dial.frontier import fit_gain, general_text, grid
 from metier.evidence.dial.rule import AS_TRAINED
 from metier.evidence.dial.strengths import Change, Point, read_strengths
 from metier.evidence.gain import FIELD_SLICE
 from metier.evidence.retention import TEXT_MARGIN
-from metier.evidence.statistics import Floats, Record
+from metier.evidence.statistics import ERROR, Floats, Record
 from metier.evidence.verdict import MIN_DOCUMENTS
 
 # Thresholds set by judgement from what the curves of a healthy run look like, not taken from a publication. What a
@@ -247,7 +248,7 @@ def drift(course: Trajectory | None, divergence: Sequence[Figures]) -> Detector:
 
 def memorising(train_gap: Figures | None, extraction: Figures | None) -> Detector:
     """O6: the training text is known far better than other text of the field, or can be recited."""
-    gap, share, said = None, None, []
+    gap, share, surely_recited, said = None, None, False, []
     if train_gap is not None:
         gap = train_gap["value"]
         sure = f", at least {_percent(train_gap['lower'])}" if train_gap["lower"] is not None else ""
@@ -255,14 +256,16 @@ def memorising(train_gap: Figures | None, extraction: Figures | None) -> Detecto
     if extraction is not None and extraction["n_prefixes"]:
         more = extraction["continued_verbatim"] - extraction["continued_verbatim_base"]
         share = more / extraction["n_prefixes"]
+        least = stats.binomtest(max(more, 0), extraction["n_prefixes"]).proportion_ci(1 - 2 * ERROR).low
+        surely_recited = least > VERBATIM  # one letterhead among sixty texts is no recitation
         said.append(
             f"{more} more of {extraction['n_prefixes']} training prefixes than before are continued word for word"
         )
     if not said:
         return _unmeasured("memorising", TRAIN_GAP, "it needs the bits of training rows, or prefixes to continue")
     surely = train_gap is not None and train_gap["lower"] is not None and train_gap["lower"] > TRAIN_GAP
-    fired = surely or (share is not None and share > VERBATIM)
-    by_share = share is not None and (gap is None or share > VERBATIM)
+    fired = surely or surely_recited
+    by_share = share is not None and (gap is None or surely_recited)
     figure, threshold = (share, VERBATIM) if by_share else (gap, TRAIN_GAP)
     return _measured("memorising", fired, figure, threshold, _said(said))
 

@@ -62,9 +62,10 @@ class Stored:
     terms: Records = field(default_factory=list)  # of the field; `seen` where it is known what was trained on
     layers: Records = field(default_factory=list)  # as `layers.layer_changes`
     divergence: Records = field(default_factory=list)  # as `divergence.read_divergence`
-    questions: Records = field(default_factory=list)  # as full.questions writes them, like the next two
-    extraction: Records = field(default_factory=list)
+    questions: Records = field(default_factory=list)  # as full.questions writes them, like the next three
     definitions: Records = field(default_factory=list)
+    prompted: Records = field(default_factory=list)
+    extraction: Records = field(default_factory=list)
 
     def general_items(self) -> set[str]:
         """The ids of the general items that were measured."""
@@ -99,7 +100,7 @@ def read_stored(run: RunFolder) -> Stored | None:
 
 _OTHERS = (
     *("passages", "samples", "dial", "trajectory", "trained", "terms", "layers", "divergence"),
-    *("questions", "extraction", "definitions"),
+    *("questions", "definitions", "prompted", "extraction"),
 )
 _KINDS = ("scores", "choices", "answers", "tokens")
 

@@ -87,8 +87,8 @@ def set_dial(model: PeftModel, dial: float) -> None:
 def at_strength(model: PeftModel, dial: float, tilt: float = 0.0) -> Iterator[None]:
     """As `set_dial`, within it; afterwards every number is what it was.
 
-    tilt: the last layer is turned to dial (1 + tilt), the first to dial (1 - tilt), those between in even steps, so
-    that the mean over the layers is `dial`.
+    tilt: of the layers that are adapted the last is turned to dial (1 + tilt), the first to dial (1 - tilt), those
+    between in even steps, so that their mean is `dial`.
     """
     with ExitStack() as undo:
         _turn(model, dial, tilt, undo)
@@ -101,11 +101,11 @@ def _turn(model: PeftModel, dial: float, tilt: float, undo: ExitStack) -> None:
         return
     undo.callback(turn_rows(model, dial))
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    depths = {path: layer_of(path) for path in layers}
-    last = max((depth for depth in depths.values() if depth is not None), default=0)
+    adapted = sorted({depth for path in layers if (depth := layer_of(path)) is not None})
     for path, module in layers.items():
-        depth = depths[path]
-        strength = dial if depth is None or not last else dial * (1 + tilt * (2 * depth / last - 1))
+        depth = layer_of(path)
+        place = 0.5 if depth is None or len(adapted) < 2 else adapted.index(depth) / (len(adapted) - 1)
+        strength = dial * (1 + tilt * (2 * place - 1))
         undo.callback(module.scaling.update, dict(module.scaling))
         for name in module.scaling:
             if name in module.lora_magnitude_vector:  # DoRA divides by a norm that the scaling is part of

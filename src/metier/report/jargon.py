@@ -19,7 +19,7 @@ WEAK_CORRELATION = 0.05  # p, above which none is claimed
 
 def jargon_panel(part: Mapping[str, Json] | None) -> dict[str, Json] | None:
     """part: the `jargon` of results.json, with `definitions` ([{term, base, adapted}]) where both models gave some and
-    `cloze` and `definition_choice` (term_items.choice_accuracy) where they were asked."""
+    `cloze` and `definition_choice` (jargon.items.choice_accuracy) where they were asked."""
     if not part or part.get("decision") not in WORDS:
         return None
     word, sign = WORDS[part["decision"]]

@@ -72,6 +72,9 @@ class Sizes:
     distance: float = 1.0  # the base's bits per byte on the field over those on general text
 
 
+DIVERGENCE_TEXTS = 8  # of each kind whose divergence from the base is read, halfway and at the end
+
+
 @dataclass(frozen=True)
 class Choosing:
     """How many items of the select half are read, by how many versions of the adapter."""
@@ -82,10 +85,18 @@ class Choosing:
     strengths: tuple[float, ...] = ()
 
     def score_tokens(self, sizes: Sizes) -> float:
-        """Tokens read in all: by the base and at every strength, and the field at every point of the trajectory."""
+        """Tokens read in all: by the base and at every strength; the field at every point of the trajectory, rows that
+        were trained on by both models; and some of each kind by both at once, for the divergence."""
+        if not self.strengths:
+            return 0.0
         field = self.field_items * sizes.field_tokens
         general = self.texts * sizes.text_tokens + self.requests * sizes.request_tokens
-        return (1 + len(self.strengths)) * (field + general) + len(SHARES) * field if self.strengths else 0.0
+        apart = (
+            4 * min(self.field_items, DIVERGENCE_TEXTS) * sizes.field_tokens
+            + 2 * min(self.texts, DIVERGENCE_TEXTS) * sizes.text_tokens
+            + min(self.requests, DIVERGENCE_TEXTS) * sizes.request_tokens
+        )
+        return (1 + len(self.strengths)) * (field + general) + (len(SHARES) + 2) * field + apart
 
 
 @dataclass(frozen=True)

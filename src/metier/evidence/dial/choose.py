@@ -1,6 +1,6 @@
 """How strongly to apply the adapter: the gain on the field against the forgetting of general text, at every strength.
 
-From scores of the select half alone: curves through what was measured (frontier.py), a choice by rule (dial_choice.py),
+From scores of the select half alone: curves through what was measured (frontier.py), a choice by rule (rule.py),
 and one confirmation on the test half, which chose nothing.
 """
 

@@ -76,10 +76,10 @@ def leave_one_out(records: Sequence[Record]) -> list[dict[str, Any]]:
 def left_out(records: Sequence[Record]) -> dict[str, Any] | None:
     """How many of the figures of `leave_one_out` lie in their bands; None where there are none."""
     rows = leave_one_out(records)
-    within = sum(row["within"] for row in rows)
     if not rows:
         return None
-    return {"sentence": words.left_out(within, len(rows)), "within": within, "of": len(rows), "rows": rows}
+    within = sum(row["within"] for row in rows)
+    return {"sentence": words.left_out(rows), "within": within, "of": len(rows), "rows": rows}
 
 
 def _foretold(name: str, change: Change, hidden: Point, last: Sequence[Point]) -> dict[str, Any]:

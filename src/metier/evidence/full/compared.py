@@ -16,8 +16,8 @@ FACTS = "compared.json"  # in evidence/: what the records do not say
 
 
 def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
-    """The parts `arms`, `controls`, `stability`, `quality` and `scratch` of results.json from the files of a run,
-    without a model; nothing where full evidence was not measured.
+    """The parts `arms`, `controls`, `stability` and `scratch` of results.json, and `quality`, which belongs to its
+    `sufficiency`, from the files of a run, without a model; nothing where full evidence was not measured.
 
     leaked: held-out items whose text stands in training text; they are not counted.
     """
@@ -35,7 +35,7 @@ def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
         "arms": _arms_part(facts["arms"], records("arms.jsonl"), records("arm-answers.jsonl")),
         "controls": _controls_part(facts["controls"], base, adapted, records("controls.jsonl")),
         "stability": stable,
-        "quality": _quality_part(facts["quality"], records("halves.jsonl"), stable["sd"] or 0.0),
+        "quality": _quality_part(facts["quality"], records("halves.jsonl"), stable),
         "scratch": _scratch_part(facts["scratch"], base, adapted, records("scratch.jsonl")),
     }
 
@@ -67,11 +67,11 @@ def _stability_part(
     return stability({facts.get("seed", 0): gain(base, adapted), **gains})
 
 
-def _quality_part(facts: Mapping[str, Any], records: Sequence[Record], seed_sd: float) -> dict[str, Json]:
+def _quality_part(facts: Mapping[str, Any], records: Sequence[Record], stable: Mapping[str, Any]) -> dict[str, Json]:
     if "why" in facts:
         return {"decision": None, "sentence": f"No half of the text was trained on: {facts['why']}.", "method": ""}
     at_random, filtered = ([r for r in records if r["arm"] == arm] for arm in (RANDOM, FILTERED))
-    return quality_against_quantity(at_random, filtered, seed_sd)
+    return quality_against_quantity(at_random, filtered, stable["sd"] or 0.0, stable["n_seeds"])
 
 
 def _scratch_part(

@@ -38,7 +38,7 @@ LADDER = (
 """From everything to the cheaper arms alone: controls and seeds take as long as the training, each."""
 FULL_COST = 1.8  # of a LoRA token, on a CPU: the gradients of the weights, and Adam on all of them
 ANSWERING_ARMS = 4  # at most
-QUESTION_TOKENS = 500  # that a model reads of one of each kind: the sentences, four choices each, the examples before
+QUESTION_TOKENS = 600  # that a model reads of one of each kind: sentences, four choices each, examples, a prompt
 
 
 def limits_within(seconds: float, planned: Plan, before: Before, kind: Kind) -> Limits:

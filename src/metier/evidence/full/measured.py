@@ -1,5 +1,5 @@
-"""What `--evidence full` adds: the cheaper arms, the controls, the model from scratch; each written to evidence/ as
-score records, and concluded from these without a model."""
+"""What `--evidence full` adds: questions about terms, the cheaper arms, controls, other seeds, halves of the text, the
+model from scratch; each written to evidence/ as records, from which `compared` concludes without a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +14,7 @@ from metier.evidence.full.cheaper_arms import (
     measure_arms,
     sources_of,
 )
-from metier.evidence.full.compared import FACTS, compared, of_arm
+from metier.evidence.full.compared import FACTS, of_arm
 from metier.evidence.full.floors import compressor_bits, ngram_records
 from metier.evidence.full.limits import Limits
 from metier.evidence.full.ngrams import NgramModel
@@ -70,12 +70,10 @@ def full_evidence(
     adapted: Adapted,
     terms: Sequence[str],
     limits: Limits,
-) -> dict[str, Json]:
-    """Measure, write evidence/arms.jsonl, arm-answers.jsonl, controls.jsonl, seeds.jsonl, halves.jsonl, scratch.jsonl
-    and the files of `questions.ask`, and conclude.
+) -> None:
+    """Measure, and write evidence/arms.jsonl, arm-answers.jsonl, controls.jsonl, seeds.jsonl, halves.jsonl,
+    scratch.jsonl, questions.jsonl and definitions.jsonl; what could not be run says why in compared.json.
 
-    Returns the parts `arms`, `controls`, `stability`, `quality` and `scratch` of results.json; what could not be run
-    says why. The scores of both models on the field (scores-base.jsonl, scores-adapted.jsonl) have been written before.
     split: without held-out items that leak. terms: of the field, the foremost first.
 
     Raises:
@@ -87,7 +85,7 @@ def full_evidence(
     if limits.questions:
         held_out = {e.id for e in split.test}
         passages = [asdict(passage) for passage in before.items.passages if passage.item in held_out]
-        questions.ask(subject, models, questions.Asked(limits.questions, passages, terms, split.test, train))
+        questions.ask_about_terms(subject, models, questions.About(limits.questions, passages, terms, split.test))
     facts = {
         "arms": {
             **_measure_arms(subject, models, split, train, ngrams, limits),
@@ -99,7 +97,6 @@ def full_evidence(
         "scratch": _measure_scratch(subject, before, train, adapted, ngrams, limits),
     }
     write_json(subject.run.evidence / FACTS, facts)
-    return compared(subject.run)
 
 
 # the arms ------------------------------------------------------------------------------------------------------------
@@ -221,7 +218,8 @@ def _measure_halves(
     ):
         reader = fresh_reader(subject)
         _train(subject, f"half of the text: {name}", reader, half, adapted.replay, steps)
-        records += of_arm(name, _score(subject, reader, before))
+        with at_strength(reader.model, adapted.strength):
+            records += of_arm(name, _score(subject, reader, before))
     write_jsonl(subject.run.evidence / "halves.jsonl", records)
     return {}
 

@@ -15,7 +15,7 @@ from metier.models.methods import add_method
 from metier.models.packing import PackReader
 
 Which = Literal["base", "adapted"]
-BOTH: tuple[Which, Which] = ("base", "adapted")
+TWO: tuple[Which, Which] = ("base", "adapted")
 
 
 @dataclass(frozen=True)

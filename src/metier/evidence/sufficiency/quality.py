@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from metier.errors import DataError
-from metier.evidence.statistics import Record, bits_difference, bits_per_byte, paired_scores
+from metier.evidence.statistics import Estimate, Record, bits_difference, bits_per_byte, paired_scores
 from metier.evidence.sufficiency.sizes import of_field
 from metier.evidence.sufficiency.words import QUALITY_METHOD, quality_sentence
 from metier.evidence.verdict import MIN_DOCUMENTS
@@ -15,14 +15,18 @@ RANDOM, FILTERED = "random", "closest to the field"
 
 
 def quality_against_quantity(
-    random_half_records: Sequence[Record], filtered_half_records: Sequence[Record], seed_sd: float = 0.0
+    random_half_records: Sequence[Record],
+    filtered_half_records: Sequence[Record],
+    seed_sd: float = 0.0,
+    n_seeds: int = 0,
 ) -> dict[str, Any]:
     """Is the data too dirty, or too little? The same held-out documents after training on a random half of the data
     and, with as many tokens, on a filtered half.
 
     `diff` is random - filtered in bits per byte: positive where the filtered half taught more.
-    seed_sd: how far the gains of two seeds lie apart, bits per byte (`stability`); 0 leaves the luck of training out.
-    `decision`: 'clean' or 'keep' when the difference is more than two standard errors, else 'cannot_tell'.
+    seed_sd: standard deviation of the gains of n_seeds seeds, bits per byte (`stability`); 0 leaves the luck of
+    training out. Its error and that of the documents add up, with the degrees of freedom of Welch and Satterthwaite.
+    `decision`: 'clean' or 'keep' when the 95 % interval of the difference leaves out zero, else 'cannot_tell'.
 
     Raises:
         DataError: the arms do not hold the same items, or an item cannot be scored.
@@ -30,13 +34,11 @@ def quality_against_quantity(
     pairs = paired_scores(of_field(random_half_records), of_field(filtered_half_records))
     if not pairs:
         raise DataError("There is no score of a held-out document: score both halves on the held-out documents.")
-    diff = bits_difference(pairs)
-    if diff.se is not None:
-        diff = replace(diff, se=math.hypot(diff.se, math.sqrt(2) * seed_sd))
+    diff = _with_luck(bits_difference(pairs), math.sqrt(2) * seed_sd, n_seeds - 1)
     ci_low, ci_high = diff.interval or (None, None)
     decision = "cannot_tell"
-    if diff.se is not None and diff.n_documents >= MIN_DOCUMENTS and abs(diff.value) > 2 * diff.se:
-        decision = "clean" if diff.value > 0 else "keep"
+    if ci_low is not None and ci_high is not None and diff.n_documents >= MIN_DOCUMENTS:
+        decision = "clean" if ci_low > 0 else "keep" if ci_high < 0 else "cannot_tell"
     found = {
         "decision": decision,
         "unit": "bits per byte",
@@ -51,3 +53,11 @@ def quality_against_quantity(
         "seed_sd": seed_sd,
     }
     return {**found, "sentence": quality_sentence(found), "method": QUALITY_METHOD}
+
+
+def _with_luck(diff: Estimate, se: float, df: int) -> Estimate:
+    """The same with an error that comes from elsewhere, known by its own degrees of freedom."""
+    if diff.se is None or diff.df is None or not se:
+        return diff
+    whole = diff.se**2 + se**2
+    return replace(diff, se=math.sqrt(whole), df=whole**2 / (diff.se**4 / diff.df + se**4 / df))
