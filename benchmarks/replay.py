@@ -2,7 +2,7 @@
 
 Usage:
     python benchmarks/replay.py --out replay.jsonl --field clinical=pack:clinical --field manual=FOLDER
-        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers texts both] [--mined 0 0.2]
+        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers likeliest sampled texts both] [--mined 0 0.2]
         [--tokens 8192]
     python benchmarks/replay.py --out replay.jsonl --table
 
@@ -26,7 +26,7 @@ import torch
 from metier.evidence.answers import repetition
 from metier.evidence.score import encode_items, score_field, score_general
 from metier.evidence.statistics import bits_per_byte
-from metier.evidence.written import WRITTEN_TOKENS
+from metier.evidence.written import WRITTEN_TOKENS, replayed_answers
 from metier.models.adapters import disabled, keep_memory
 from metier.models.encoding import Encoded
 from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
@@ -94,7 +94,7 @@ class Bench:
         if self.known(trial.key):
             return
         base, reader = prepare(self.model, trial)
-        cache = AnswerCache(cache_folder(), base.sha256, base.encoder, WRITTEN_TOKENS, sampled=True)
+        cache = AnswerCache(cache_folder(), base.sha256, base.encoder, WRITTEN_TOKENS)
         requests = general.measured_requests()[:N_REQUESTS]
         with disabled(reader.model):
             own = [answer.answer for answer in cache.answers(reader.model, base.encoder, [r.request for r in requests])]
@@ -119,13 +119,24 @@ def prepare(model: str, trial: Trial) -> tuple[BaseModel, PackReader]:
 
 def replay_of(trial: Trial, base: BaseModel, reader: PackReader, cache: AnswerCache) -> list[Encoded]:
     n = plan_replay(trial.tokens, trial.share, 0.0, "answers", len(general.replay_requests())).answers
+    by_chance = AnswerCache(cache_folder(), base.sha256, base.encoder, WRITTEN_TOKENS, sampled=True)
+    requests = general.replay_requests()[:n]
+
+    def likeliest(asked: Sequence[str]) -> list[Answer]:
+        return cache.answers(reader.model, base.encoder, asked)
+
+    def sampled(asked: Sequence[str]) -> list[Answer]:
+        return by_chance.answers(reader.model, base.encoder, asked)
+
+    def answers() -> list[Answer]:
+        return replayed_answers(requests, likeliest, sampled)
+
     written = {
+        "likeliest": lambda: likeliest(requests),
+        "sampled": lambda: sampled(requests),
         "texts": lambda: texts_of(base, reader, n),
         "both": lambda: [w for pair in zip(answers(), texts_of(base, reader, n), strict=True) for w in pair],
     }
-
-    def answers() -> list[Answer]:
-        return cache.answers(reader.model, base.encoder, general.replay_requests()[:n])
 
     return replay_documents(base.encoder, written.get(trial.source, answers)())
 

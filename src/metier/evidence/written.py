@@ -1,9 +1,10 @@
 """What the base and the adapted model write: answers to requests, and texts from the start token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from metier.evidence.answers import repetition
 from metier.evidence.subject import Subject
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoder
@@ -18,20 +19,31 @@ from metier.training.replay import ReplayPlan
 ANSWER_TOKENS = 64  # limit of an answer that is measured; most good answers of the general pack are shorter
 WRITTEN_TOKENS = 96  # limit of one that is replayed
 LIKELIEST = 32  # answers that are replayed are greedy, the others sampled
+CIRCLES = 0.25  # of an answer, that repeats itself
+Answering = Callable[[Sequence[str]], list[Answer]]
 
 
 def written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
-    """Answers and texts in turn, while both last.
-
-    The first answers are the likeliest, of which few tokens teach most; the others are sampled: trained on what it
-    would say as often as it would say it, the base has no reason to move (the expected gradient is zero), while ever
-    more of its likeliest words would make it surer of them and of nothing else (docs/log.md, 2026-11-26).
-    """
-    requests = general.replay_requests()[: wanted.answers]
-    answers = kept_answers(subject, requests[:LIKELIEST], WRITTEN_TOKENS)
-    answers += kept_answers(subject, requests[LIKELIEST:], WRITTEN_TOKENS, sampled=True)
+    """Answers and texts in turn, while both last."""
+    answers = replayed_answers(
+        general.replay_requests()[: wanted.answers],
+        lambda requests: kept_answers(subject, requests, WRITTEN_TOKENS),
+        lambda requests: kept_answers(subject, requests, WRITTEN_TOKENS, sampled=True),
+    )
     pairs = zip_longest(answers, _kept_texts(subject, wanted.texts))
     return [written for pair in pairs for written in pair if written is not None]
+
+
+def replayed_answers(requests: Sequence[str], likeliest: Answering, sampled: Answering) -> list[Answer]:
+    """The likeliest answers to the first LIKELIEST requests, of which few tokens hold most; sampled ones to the others,
+    and to those whose likeliest answer goes in circles, which is not to be learned.
+
+    Trained on what it would say as often as it would say it, the base has no reason to move (the expected gradient is
+    zero); ever more of its likeliest words make it surer of them and of nothing else (docs/log.md, 2026-11-26).
+    """
+    straight = [a for a in likeliest(requests[:LIKELIEST]) if repetition(a.answer) <= CIRCLES]
+    known = {answer.request for answer in straight}
+    return straight + sampled([request for request in requests if request not in known])
 
 
 def _kept_texts(subject: Subject, n: int) -> list[Answer]:
