@@ -7,7 +7,7 @@ import pytest
 from metier.evidence.full.answer_quality import answer_quality
 from metier.evidence.full.cheaper import cheaper
 from metier.report import figures
-from metier.report.cheaper import cheaper_panel
+from metier.report.panels.cheaper import cheaper_panel
 from panels import rendered
 from test_evidence_cheaper import ADAPTED, BASE, COSTS, NGRAM, NOTHING, RETRIEVAL, arms, scores
 

@@ -2,7 +2,7 @@
 
 from metier.evidence.full.controls import controls
 from metier.report import figures
-from metier.report.controls import controls_panel
+from metier.report.panels.controls import controls_panel
 from panels import rendered
 from test_evidence_controls import judged, scores
 

@@ -13,8 +13,8 @@ from metier.evidence.dial.choose import choose_dial
 from metier.evidence.dial.confirm import confirmation
 from metier.evidence.overdone import overdone
 from metier.report import figures
-from metier.report.dial import dial_panel
-from metier.report.overdone import overdone_panel
+from metier.report.panels.dial import dial_panel
+from metier.report.panels.overdone import overdone_panel
 
 ROOM = Path(metier.report.__file__).parent
 

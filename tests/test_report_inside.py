@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from metier.report import figures
-from metier.report.inside import inside_panel
+from metier.report.panels.inside import inside_panel
 from test_report_jargon import REPORT, rendered
 
 

@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 
 import metier
 from metier.report import figures
-from metier.report.jargon import jargon_panel
+from metier.report.panels.jargon import jargon_panel
 
 REPORT = Path(metier.__file__).parent / "report"
 

@@ -6,7 +6,7 @@ import pytest
 
 from metier.evidence.full.scratch import scratch
 from metier.report import chart_scratch, figures
-from metier.report.scratch import scratch_panel
+from metier.report.panels.scratch import scratch_panel
 from panels import rendered
 from test_evidence_scratch import FACTS, SIZES, records
 

@@ -9,8 +9,8 @@ from jinja2 import Environment, StrictUndefined
 from metier.evidence.full.stability import stability
 from metier.evidence.sufficiency.forecast import sufficiency
 from metier.report.chart_sufficiency import short_count
-from metier.report.stability import stability_panel
-from metier.report.sufficiency import sufficiency_panel
+from metier.report.panels.stability import stability_panel
+from metier.report.panels.sufficiency import sufficiency_panel
 from test_evidence_stability import gain
 from test_evidence_sufficiency import FULL, SIZES, falls, grows, trajectory
 

@@ -15,15 +15,15 @@ from metier.errors import RunError
 from metier.evidence.statistics import POWER
 from metier.evidence.verdict import SMALLEST_GAIN
 from metier.report import figures, outcome, process
-from metier.report.cheaper import cheaper_panel
-from metier.report.controls import controls_panel
-from metier.report.dial import dial_panel
-from metier.report.inside import inside_panel
-from metier.report.jargon import jargon_panel
-from metier.report.overdone import overdone_panel
-from metier.report.scratch import scratch_panel
-from metier.report.stability import stability_panel
-from metier.report.sufficiency import sufficiency_panel
+from metier.report.panels.cheaper import cheaper_panel
+from metier.report.panels.controls import controls_panel
+from metier.report.panels.dial import dial_panel
+from metier.report.panels.inside import inside_panel
+from metier.report.panels.jargon import jargon_panel
+from metier.report.panels.overdone import overdone_panel
+from metier.report.panels.scratch import scratch_panel
+from metier.report.panels.stability import stability_panel
+from metier.report.panels.sufficiency import sufficiency_panel
 from metier.runs import Json, RunFolder, read_json, read_jsonl, write_text
 
 PANELS = {
