@@ -256,7 +256,7 @@ def test_choices_are_made_on_the_select_half_and_claims_on_the_test_half(finishe
     assert all(finished.results[part]["sentence"] for part in ("dial", "sufficiency", "jargon", "overdone"))
     assert set(finished.results["retention"]["divergence"]["slices"]) == {"field", "text", "chat/own answers"}
     said = {one["name"]: one["sentence"] for one in finished.results["overdone"]["detectors"]}
-    assert "its entropy on general text fell by" in said["collapse"].lower()
+    assert "its entropy on general text " in said["collapse"].lower()
 
 
 def test_full_evidence_compares_and_is_concluded_again_from_its_files(model: Path, rows: Path, tmp_path: Path) -> None:

@@ -147,9 +147,17 @@ def test_training_text_that_can_be_recited_is_memorised() -> None:
     assert memorising(None, None)["fired"] is None
 
 
+def test_a_step_just_before_half_of_the_steps_stands_for_it(sim: ModuleType) -> None:
+    records = course(sim, step_12=sim.Truth(g=0.3, h=0.15, k=0.001), step_25=sim.Truth(g=0.3, h=0.15, k=0.004))
+    assert detector("bad exchange", records)["fired"] is not None
+    early = course(sim, step_9=sim.Truth(g=0.3, h=0.15, k=0.001), step_25=sim.Truth(g=0.3, h=0.15, k=0.004))
+    assert detector("bad exchange", early)["fired"] is None
+
+
 def test_entropy_that_fell_by_a_tenth_is_collapse() -> None:
     assert collapse({"base": 3.0, "adapted": 2.6}, None)["fired"] is True
     assert collapse({"base": 3.0, "adapted": 2.8}, None)["fired"] is False
+    assert "rose by 10 %" in collapse({"base": 3.0, "adapted": 3.3}, None)["sentence"]
     assert collapse(None, None)["fired"] is None
 
 

@@ -29,7 +29,7 @@ LAST_QUARTER = 0.75  # of the steps, where the last quarter begins
 LITTLE_GAIN, MUCH_FORGETTING = 0.05, 0.25  # shares of the whole that the last quarter of the steps brought
 BASIN = 6.0  # times the forgetting at half strength; a quadratic says 4
 HALF_GAIN = 0.5  # of the gain, at half strength; a quadratic says 0.75, a straight line 0.5
-HALFWAY = (0.4, 0.6)  # of the steps: what may stand for half of them
+HALFWAY = (0.4, 0.6)  # of the steps: what may stand for half of them; 12 of 25 are 0.48
 HALVED = 0.5  # gain per nat of divergence, the last step against halfway
 TRAIN_GAP = 0.1  # of the held-out bits
 VERBATIM = 0.01  # share of training prefixes continued word for word, the base's own share taken off
@@ -177,10 +177,8 @@ def bad_exchange(course: Trajectory | None) -> Detector:
     Between two measured steps a straight line stands in. Both figures rise ever more slowly in a healthy run, so the
     line gives the last quarter too much of either.
     """
-    if course is None or not any(course.full[i].step >= 0.5 * course.full[-1].step for i in _settled(course)):
-        return _unmeasured(
-            "bad exchange", LITTLE_GAIN, "it needs a step from the second half of the training at strength 1"
-        )
+    if course is None or not any(course.full[i].step >= HALFWAY[0] * course.full[-1].step for i in _settled(course)):
+        return _unmeasured("bad exchange", LITTLE_GAIN, "it needs a step from about halfway on at strength 1")
     gained, forgot = (change.of(course.full) for change in (course.gained, course.forgot))
     gain, forgetting = float(gained.values[-1]), float(forgot.values[-1])
     if gain <= SURELY * gained.se[-1]:
@@ -276,7 +274,7 @@ def collapse(entropy: Figures | None, repetition: Figures | None) -> Detector:
     if entropy is not None:
         lost = 1 - entropy["adapted"] / entropy["base"]
         fired = lost > LOST_ENTROPY
-        said.append(f"its entropy on general text fell by {_percent(lost)}")
+        said.append(f"its entropy on general text {'fell' if lost > 0 else 'rose'} by {_percent(abs(lost))}")
     if repetition is not None:
         base, adapted = repetition["base"], repetition["adapted"]
         times = adapted / base if base > 0 else None
