@@ -147,6 +147,12 @@ def test_training_text_that_can_be_recited_is_memorised() -> None:
     assert memorising(None, None)["fired"] is None
 
 
+def test_an_adapter_of_which_no_step_is_known_has_no_drift(sim: ModuleType) -> None:
+    """As `metier prove` reads one that was trained elsewhere."""
+    found = overdone(sim.documents(sim.Truth(), 40, seed=1, step=0), [{"step": 0, "kl_field": 0.2}])
+    assert next(one for one in found["detectors"] if one["name"] == "drift")["fired"] is None
+
+
 def test_a_step_just_before_half_of_the_steps_stands_for_it(sim: ModuleType) -> None:
     records = course(sim, step_12=sim.Truth(g=0.3, h=0.15, k=0.001), step_25=sim.Truth(g=0.3, h=0.15, k=0.004))
     assert detector("bad exchange", records)["fired"] is not None

@@ -233,7 +233,7 @@ def drift(course: Trajectory | None, divergence: Sequence[Figures]) -> Detector:
         dict(zip((p.step for p in course.full), course.gained.of(course.full).values, strict=True)) if course else {}
     )
     both = sorted(step for step in gains if kl.get(step, 0.0) > 0)
-    halfway = [step for step in both if HALFWAY[0] <= step / both[-1] <= HALFWAY[1]]
+    halfway = [step for step in both if HALFWAY[0] * both[-1] <= step <= HALFWAY[1] * both[-1]] if len(both) > 1 else []
     if course is None or not halfway or both[-1] != course.full[-1].step or gains[halfway[-1]] <= 0:
         return _unmeasured("drift", HALVED, "it needs gain and divergence of the last step and of one near halfway")
     half = min(halfway, key=lambda step: abs(step / both[-1] - 0.5))
