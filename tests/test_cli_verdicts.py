@@ -101,6 +101,24 @@ def test_an_adapter_is_proved_on_texts_it_has_not_seen(room: Path) -> None:
     assert json.loads(shown.out)["gain"]["n_documents"] > 2
 
 
+@pytest.mark.usefixtures("adapted")
+def test_an_adapter_of_another_base_is_refused_or_said_to_be_one(room: Path, tmp_path: Path) -> None:
+    """A base with more layers of the same shapes would take it: only the lower ones were adapted."""
+    from tiny import save_tiny
+
+    other = save_tiny(tmp_path / "other", num_hidden_layers=3, max_position_embeddings=2048)
+    proving = ("--domain", "valves.jsonl", "--minutes", "0.001", "--threads", "1")
+    shown = metier("prove", "--base", other, "--adapter", "run/adapter", "--out", "refused", *proving)
+    assert shown.code == 2
+    assert "run/adapter was trained on model, whose weights are not those of" in shown.complaint
+    assert not (room / "refused").exists()
+
+    alone = shutil.copytree(room / "run" / "adapter", tmp_path / "adapter")  # without the run that it came from
+    shown = metier("prove", "--base", other, "--adapter", alone, "--out", "said", *proving)
+    assert shown.code == 0
+    assert "note: the adapter says that it was trained on model; it is measured on " in shown.err
+
+
 def test_prove_needs_an_adapter_or_a_model(room: Path) -> None:
     shown = metier("prove", "--base", "model", "--domain", "valves.jsonl", "--out", "proof-of-nothing")
     assert (shown.code, shown.out) == (2, "")

@@ -11,7 +11,7 @@ from metier.evidence import conclude, facts, measure, planning
 from metier.evidence.select_half import read_strengths
 from metier.evidence.stored import hashes
 from metier.evidence.subject import Subject
-from metier.models.adapters import keep_memory, load_adapter
+from metier.models.adapters import base_named_in, keep_memory, load_adapter
 from metier.models.device import chosen, placement
 from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
@@ -21,7 +21,7 @@ from metier.progress import Progress, Silent
 from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
-from metier.runs import RunFolder, default_folder, environment, write_json, write_jsonl, write_text
+from metier.runs import RunFolder, default_folder, environment, read_json, write_json, write_jsonl, write_text
 from metier.settings import Settings, to_toml
 from metier.sources.documents import digest
 from metier.sources.examples import Example
@@ -133,6 +133,7 @@ def _load(
         base = load_base(settings.model, where)
     base.model.requires_grad_(False)  # nothing is trained here, so no speed of training is measured
     if adapter is not None:
+        _require_own_base(Path(adapter), base, say)
         new = tokens_of_adapter(base, Path(adapter))
         reader = PackReader(load_adapter(base.model, Path(adapter), new_tokens=new.pieces if new else None))
         return Subject(base, reader, settings, run, say, new), reader
@@ -140,6 +141,21 @@ def _load(
     _require_same_tokens(base, other)
     other.model.requires_grad_(False)
     return Subject(base, PackReader(base.model), settings, run, say), PackReader(other.model)
+
+
+def _require_own_base(adapter: Path, base: BaseModel, say: Progress) -> None:
+    """An adapter of our own is of the weights that its run names; of another's only a name is known, and said where it
+    is another one: a base of the same shapes takes any adapter, and what is then measured is not what was trained."""
+    made = adapter.parent / "results.json"
+    recorded = (read_json(made).get("model") or {}) if made.exists() else {}
+    if recorded.get("sha256", base.sha256) != base.sha256:
+        raise ModelError(
+            f"{adapter} was trained on {recorded['base']}, whose weights are not those of {base.name} (their SHA-256 "
+            "differ): name the base it was trained on."
+        )
+    named = "" if recorded else base_named_in(adapter)
+    if named and Path(named).name.lower() != Path(base.name).name.lower():
+        say.say(f"note: the adapter says that it was trained on {named}; it is measured on {base.name}")
 
 
 def _require_same_tokens(base: BaseModel, other: BaseModel) -> None:

@@ -126,11 +126,20 @@ def _between(strength: float) -> Callable[..., Tensor]:
     return lambda layer, x, y: torch.lerp(layer.base_layer(*x), y, strength)
 
 
-def _kind_of_adapter(config: Path) -> str:
+def _settings_of(config: Path) -> dict[str, object]:
     try:
-        return str(json.loads(config.read_text(encoding="utf-8")).get("peft_type", "nameless"))
+        found = json.loads(config.read_text(encoding="utf-8"))
+        return dict(found.items())
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{config} is not the settings of an adapter ({error}): copy the adapter again.") from None
+
+
+def base_named_in(folder: Path) -> str:
+    """The base that an adapter says it was trained on, '' where it does not."""
+    config = folder / "adapter_config.json"
+    if not config.exists():
+        return ""
+    return str(_settings_of(config).get("base_model_name_or_path") or "")
 
 
 def load_adapter(
@@ -147,7 +156,7 @@ def load_adapter(
         raise ModelError(f"{folder} holds no adapter_config.json: name a PEFT adapter folder.")
     if not (folder / "adapter_model.safetensors").exists():
         raise ModelError(f"{folder} holds no adapter_model.safetensors: only safetensors are loaded.")
-    kind = _kind_of_adapter(folder / "adapter_config.json")
+    kind = _settings_of(folder / "adapter_config.json").get("peft_type", "nameless")
     if kind not in ("LORA", "TRAINABLE_TOKENS"):
         # Prompt learning acts outside the layers that packs are read with: it would seem to change nothing.
         raise ModelError(f"{folder} is a {kind} adapter: only LoRA adapters and trained tokens can be measured.")
