@@ -47,7 +47,7 @@ from metier.sources.split import Split
 from metier.training.loop import StepMetrics, Trained
 from metier.training.plan import Plan, step_size
 
-NO_TIME = "the minutes did not allow it: give more"
+NO_TIME = "the minutes did not allow it (give more)"
 
 
 @dataclass(frozen=True)
