@@ -129,12 +129,12 @@ def test_a_nat_of_divergence_buys_half_of_what_it_bought(sim: ModuleType) -> Non
 
 
 def test_training_text_that_surely_gained_far_more_than_other_text_is_memorised() -> None:
-    surely, perhaps = {"value": 0.2, "lower": 0.15}, {"value": 0.2, "lower": 0.05}
+    surely, perhaps = {"value": 0.4, "lower": 0.3}, {"value": 0.4, "lower": 0.1}
     one = memorising(surely, None)
-    assert (one["fired"], one["figure"]) == (True, 0.2)
-    assert "at least 15 %" in one["sentence"]
+    assert (one["fired"], one["figure"]) == (True, 0.4)
+    assert "at least 30 %" in one["sentence"]
     assert memorising(perhaps, None)["fired"] is False
-    assert memorising({"value": 0.2, "lower": None}, None)["fired"] is False
+    assert memorising({"value": 0.4, "lower": None}, None)["fired"] is False
 
 
 def test_training_text_that_can_be_recited_is_memorised() -> None:
