@@ -254,6 +254,10 @@ def test_choices_are_made_on_the_select_half_and_claims_on_the_test_half(finishe
     assert not (finished.path / "trajectory").exists()
     assert {"dial", "sufficiency", "jargon", "overdone", "inside"} <= set(finished.results)
     assert all(finished.results[part]["sentence"] for part in ("dial", "sufficiency", "jargon", "overdone"))
+    apart = list(read_jsonl(finished.path / "evidence" / "divergence.jsonl"))
+    assert {r["step"] for r in apart if r["slice"] == "field"} == {last // 2, last}
+    assert {r["step"] for r in apart if r["slice"] != "field"} == {last}
+    assert {r["item"] for r in apart if r["slice"] == "field"} <= of_field
     assert set(finished.results["retention"]["divergence"]["slices"]) == {"field", "text", "chat/own answers"}
     said = {one["name"]: one["sentence"] for one in finished.results["overdone"]["detectors"]}
     assert "its entropy on general text " in said["collapse"].lower()

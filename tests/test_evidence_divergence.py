@@ -1,10 +1,21 @@
 """How far the next token moved: sums of records, by kind of text and by step."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
-from metier.evidence.divergence import divergence_by_step, divergence_part, entropy_on_text
+from metier.evidence.divergence import divergence_by_step, divergence_part, entropy_on_text, read_divergence
+from metier.evidence.score import encode_items
+from metier.models.divergence import divergence
+from metier.models.encoding import Encoder
+from metier.models.packing import PackReader, pack
+from metier.sources.examples import Example
+from metier.training.plan import DIVERGENCE_TEXTS
+from tiny import tiny_model, tiny_tokenizer
 
 Record = dict[str, object]
 
@@ -50,3 +61,30 @@ def test_entropy_is_that_of_general_text() -> None:
 def test_where_nothing_was_read_nothing_is_said() -> None:
     assert divergence_part([]) is None
     assert divergence_by_step([]) == []
+
+
+def test_the_first_window_of_each_of_the_first_texts_is_read_whatever_the_packs() -> None:
+    model = get_peft_model(tiny_model(), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    encoder, reader = Encoder(tiny_tokenizer(), 64), PackReader(model.eval())
+    long = "A long text that fills more than one window of this encoder. " * 6
+    texts = [Example(f"t{i}", "s", i, f"d{i // 2}", text=f"{i} {long}") for i in range(DIVERGENCE_TEXTS + 3)]
+    assert len(encoder.encode(texts[0])) > 1
+    items = encode_items(encoder, texts, (), (), (), ())
+    found = {}
+    for pack_tokens in (64, 2048):
+        settings = SimpleNamespace(pack_tokens=pack_tokens)
+        subject: Any = SimpleNamespace(reader=reader, encoder=encoder, settings=settings, new_tokens=None)
+        found[pack_tokens] = read_divergence(subject, items, step=7, field_only=True)
+        assert read_divergence(SimpleNamespace(new_tokens="some"), items, 7) == []  # type: ignore[arg-type]
+    records = found[2048]
+    assert [(r["item"], r["document"]) for r in records] == [(f"t{i}", f"d{i // 2}") for i in range(DIVERGENCE_TEXTS)]
+    for record, apart, text in zip(records, found[64], texts, strict=False):
+        expected = divergence(reader, pack([encoder.encode(text)[0]], with_end=False)).double().sum(1).tolist()
+        sums = [record[name] for name in ("kl", "entropy_base", "entropy_adapted")]
+        assert sums == pytest.approx(expected, rel=1e-4)
+        assert apart["kl"] == pytest.approx(record["kl"], rel=1e-4)
+        assert float(str(record["kl"])) > 0

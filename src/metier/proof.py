@@ -45,7 +45,9 @@ def measure_trained(
     clean = without_leaks(split, leaks)
     with at_strength(subject.reader.model, dial):
         after = measure.adapted_arm(subject, subject.reader, before)
-        limits = compare(subject, clean, planned, before, beside, field, dial, names)
+        rate = field.rate["chosen"] if field.rate else planned.lr
+        adapted = Adapted(subject.reader, field.trained, rate, beside.written, dial)
+        limits = compare(subject, clean, planned, before, adapted, names)
     if limits and limits.questions:
         ask_as_trained(subject, subject.reader, trained_on(clean, field.trained), limits.questions)
     measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
@@ -82,14 +84,7 @@ def without_leaks(split: Split, leaks: Leaks) -> Split:
 
 
 def compare(
-    subject: Subject,
-    split: Split,
-    planned: Plan,
-    before: Before,
-    beside: Beside,
-    field: Training,
-    dial: float,
-    names: Sequence[str],
+    subject: Subject, split: Split, planned: Plan, before: Before, adapted: Adapted, names: Sequence[str]
 ) -> Limits | None:
     """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text; returns
     how much was measured."""
@@ -98,12 +93,10 @@ def compare(
     if parallel.n_ranks() > 1:
         subject.say.say("cheaper ways, controls and a model from scratch are compared by one process only: left out")
         return None
-    rate = field.rate["chosen"] if field.rate else planned.lr
     kind = kind_of_queries(split.train)
     limits = limits_within(SHARE_BEYOND * 60 * subject.settings.minutes, planned, before, kind)
     minutes = expected_seconds(limits, planned, before, kind) / 60
     subject.say.say(f"full evidence: cheaper ways and rivals are compared, about {minutes:.0f} minutes more")
-    adapted = Adapted(subject.reader, field.trained, rate, beside.written, dial)
     full_evidence(subject, split, planned, before, adapted, names, limits)
     return limits
 

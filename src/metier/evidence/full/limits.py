@@ -31,9 +31,19 @@ class Limits:
 
 LADDER = (
     Limits(),
-    Limits(12, 40, 16, shares=(0.25, 1.0), scratch_tokens=12_000, questions=40, halves=False),
-    Limits(8, 30, 0, (controls.PLACEBO,), (1.0,), scratch_tokens=6_000, seeds=0, questions=30, halves=False),
-    Limits(8, 20, 0, (), (), seeds=0, questions=0, halves=False),
+    Limits(select=12, test=40, answers=16, shares=(0.25, 1.0), scratch_tokens=12_000, questions=40, halves=False),
+    Limits(
+        select=8,
+        test=30,
+        answers=0,
+        controls=(controls.PLACEBO,),
+        shares=(1.0,),
+        scratch_tokens=6_000,
+        seeds=0,
+        questions=30,
+        halves=False,
+    ),
+    Limits(select=8, test=20, answers=0, controls=(), shares=(), seeds=0, questions=0, halves=False),
 )
 """From everything to the cheaper arms alone: controls and seeds take as long as the training, each."""
 FULL_COST = 1.8  # of a LoRA token, on a CPU: the gradients of the weights, and Adam on all of them

@@ -21,6 +21,8 @@ MOST_TIMES_LARGER = 100  # than the archive; text packs to a fifth, a bomb to a 
 ALWAYS_ALLOWED = 16 << 20
 MOST_DEPTH = 3
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+# What the readers raise for bytes that are not what they say; NotImplementedError is zipfile's for a compression or a
+# version that it does not know.
 DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from metier.sources.formats.outcome import UnreadableError
 
 MOST_PART_BYTES = 128 << 20  # of one part, unpacked: the text of a very long book
+# NotImplementedError is zipfile's for a compression or a version that it does not know.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
