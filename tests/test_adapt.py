@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft.tuners.lora import LoraLayer
 
 from metier import prepare as preparing
+from metier import proof
 from metier.adapt import adapt, settle
 from metier.errors import DataError, MetierError, ModelError, RunError
 from metier.evidence import measure
 from metier.evidence.arms import Arm
+from metier.evidence.full.limits import Limits
 from metier.evidence.measure import Before
 from metier.evidence.score import encode_items
+from metier.evidence.subject import Subject
 from metier.field import Training
 from metier.models.encoding import Encoder
 from metier.models.load import load_base
@@ -28,6 +32,7 @@ from metier.runs import RunFolder, default_folder, read_json, read_jsonl, write_
 from metier.settings import Settings, from_toml
 from metier.sources import general
 from metier.sources.examples import Example
+from metier.sources.leaks import Leak, Leaks
 from metier.sources.ledger import FileRead, Ledger
 from metier.sources.split import Split
 from metier.training import probe as probing
@@ -278,6 +283,35 @@ def test_full_evidence_compares_and_is_concluded_again_from_its_files(model: Pat
     again = Run(run.path)
     again.conclude()
     assert read_json(run.folder.results) == before
+
+
+def test_claims_are_measured_at_the_strength_and_recitation_at_full_strength(
+    model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: dict[str, float] = {}
+
+    def scaling(subject: Subject) -> float:
+        layers = [m for m in subject.reader.model.modules() if isinstance(m, LoraLayer)]
+        return float(layers[0].scaling["default"])
+
+    def compared(subject: Subject, *_: object) -> Limits:
+        heard["compared"] = scaling(subject)
+        return Limits(questions=3)
+
+    monkeypatch.setattr(proof, "choose", lambda *_: (0.0, 0.5))
+    monkeypatch.setattr(proof, "compare", compared)
+    monkeypatch.setattr(proof, "ask_as_trained", lambda subject, *_: heard.update(recited=scaling(subject)))
+    run = adapt(str(rows), model=str(model), out=tmp_path / "half", **OPTIONS)
+    assert read_json(run.path / "evidence" / "facts.json")["dial"] == 0.5
+    assert heard["compared"] == 0.5 * heard["recited"]
+
+
+def test_held_out_items_that_leak_are_left_out_of_both_halves() -> None:
+    examples = [Example(f"e{i}", "d", i, f"d{i}", text="Words.") for i in range(6)]
+    split = Split(examples[:2], examples[2:4], examples[4:], "row", 0)
+    leaks = Leaks(held_out=[Leak(i, "field", 1.0, "d") for i in ("e3", "e4")])
+    clean = proof.without_leaks(split, leaks)
+    assert [[e.id for e in part] for part in (clean.train, clean.select, clean.test)] == [["e0", "e1"], ["e2"], ["e5"]]
 
 
 def test_the_verdict_is_concluded_again_from_the_evidence_without_any_model(

@@ -1,9 +1,12 @@
 """What the verdict's sentence adds for the one who decides."""
 
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
-from metier.evidence.conclude import said_further
+from metier.evidence.conclude import _dial, dial_of, said_further
 from metier.evidence.dial.choose import choose_dial
+from metier.evidence.dial.confirm import left_out
+from metier.sources.leaks import Leak, Leaks
 
 
 def test_a_dial_that_was_turned_down_says_what_full_strength_would_forget(sim: ModuleType) -> None:
@@ -19,3 +22,28 @@ def test_a_dial_that_is_kept_has_nothing_to_warn_of(sim: ModuleType) -> None:
     dial = choose_dial(sim.documents(sim.Truth(), 48, seed=2), 0.01)
     assert dial["decided"]
     assert "would seem" not in said_further("adapted", {"dial": dial})
+
+
+def test_a_limit_that_full_strength_keeps_by_its_figures_is_no_warning(sim: ModuleType) -> None:
+    """Its bound is beyond the margin, for want of texts; that says nothing of what would be forgotten."""
+    dial = choose_dial(sim.documents(sim.TRUTHS["text binds: budget at 0.71"], 48, seed=2), 0.01)
+    unsure = {**dial, "limit": {**dial["limit"], "loss": 0.5 * dial["limit"]["margin"]}}
+    assert "would seem" not in said_further("adapted", {"dial": unsure})
+
+
+def test_items_that_were_trained_on_count_in_no_figure_of_the_dial(sim: ModuleType) -> None:
+    records = sim.documents(sim.Truth(), 40, seed=1)
+    of_field = next(r["item"] for r in records if r["slice"] == "field")
+    of_text = next(r["item"] for r in records if r["slice"].startswith("text"))
+    leaks = Leaks(held_out=[leak(of_field)], general=[leak(of_text)])
+    clean = [r for r in records if r["item"] not in (of_field, of_text)]
+    assert len(clean) < len(records)
+    spoilt = [{**r, "nll": r["nll"] * (1 if r in clean else 1 - 0.9 * r["alpha"])} for r in records]
+    assert dial_of(spoilt, 0.01, leaks) == choose_dial(clean, 0.01) != choose_dial(spoilt, 0.01)
+    stored: Any = SimpleNamespace(dial=spoilt, leaks=leaks, facts=SimpleNamespace(margin=0.01, dial=0.123))
+    found = _dial(stored, {}, {})["dial"]
+    assert found["left_out"] == left_out(clean) != left_out(spoilt)
+
+
+def leak(item: str) -> Leak:
+    return Leak(item, "field", 1.0, "train.jsonl:1")

@@ -104,6 +104,34 @@ def test_halves_take_half_of_the_steps_and_are_scored_on_the_same_documents(ran:
     assert {r["arm"] for r in records} == {"random", "closest to the field"}
 
 
+def test_each_half_is_read_for_half_of_the_steps(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[tuple[Any, set[str]]] = []
+
+    def noted(reader: object, examples: Any, encode: object, replay: Any, steps: Any, on_step: object) -> Any:
+        del reader, encode, replay, on_step
+        planned.append((steps, {e.id for e in examples}))
+        return ran.adapted.trained
+
+    monkeypatch.setattr(measured, "train_rival", noted)
+    train = [e for e in ran.split.train if e.id in ran.adapted.trained.bytes_by_item]
+    elsewhere = replace(ran.subject, run=RunFolder(tmp_path))
+    measured._measure_halves(elsewhere, ran.planned, ran.before, train, ran.adapted, LIMITS)
+    (one, at_random), (other, closest) = planned
+    assert one.n_steps == other.n_steps == ran.adapted.trained.n_steps // 2
+    assert at_random != closest
+    assert at_random | closest <= {e.id for e in train}
+    skipped = measured._measure_halves(
+        elsewhere, ran.planned, ran.before, train, ran.adapted, replace(LIMITS, halves=False)
+    )
+    assert "minutes did not allow it" in skipped["why"]
+
+
+def test_questions_cost_seconds_of_the_plan(ran: Ran) -> None:
+    few, many = (expected_seconds(replace(LIMITS, questions=n), ran.planned, ran.before, "answer") for n in (0, 60))
+    speed = ran.planned.speed
+    assert many - few > 60 * 2 * 500 / speed.score_tokens_per_s
+
+
 def test_the_closest_half_is_the_half_that_select_would_keep() -> None:
     general = [
         Example(f"g{i}", "d", i, f"g{i}", text=f"They went to the sea on day {i} and came back.") for i in range(3)

@@ -7,6 +7,8 @@ import pytest
 from metier.evidence import written
 from metier.evidence.written import replayed_answers
 from metier.models.generate import Answer
+from metier.sources import general
+from metier.training.replay import ReplayPlan
 
 REQUESTS = ("a", "b", "c", "d", "e")
 
@@ -28,3 +30,16 @@ def test_few_are_the_likeliest_and_what_goes_in_circles_is_sampled(monkeypatch: 
     assert asked == [("a", "b", "c"), ("b", "d", "e")]
     assert [a.request for a in found] == ["a", "c", "b", "d", "e"]
     assert [a.answer.startswith("Perhaps") for a in found] == [False, False, True, True, True]
+
+
+def test_what_is_replayed_is_greedy_first_and_sampled_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(_: object, requests: Sequence[str], limit: int, sampled: bool = False) -> list[Answer]:
+        assert limit == written.WRITTEN_TOKENS
+        return [Answer(r, "by chance" if sampled else "greedy", 2, True) for r in requests]
+
+    monkeypatch.setattr(written, "kept_answers", kept)
+    monkeypatch.setattr(written, "_kept_texts", lambda *_: [])
+    wanted = ReplayPlan(share=0.15, yours=0.0, answers=written.LIKELIEST + 5, texts=0)
+    found = written.written_for_replay(None, wanted)  # type: ignore[arg-type]
+    assert [a.answer for a in found] == ["greedy"] * written.LIKELIEST + ["by chance"] * 5
+    assert [a.request for a in found] == list(general.replay_requests()[: written.LIKELIEST + 5])

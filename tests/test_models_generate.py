@@ -52,6 +52,11 @@ def test_a_sampled_answer_is_the_same_in_any_batch_and_another_than_the_likelies
     assert together != answer_all(model, encoder, REQUESTS, 8)
 
 
+def test_every_request_has_a_seed_of_its_own() -> None:
+    seeds = [generate._chance(request).initial_seed() for request in (*REQUESTS, *REQUESTS)]
+    assert len(set(seeds)) == len(REQUESTS)
+
+
 def test_tokens_are_sampled_as_often_as_they_are_likely(model: PreTrainedModel, encoder: Encoder) -> None:
     prompt = encoder.prompt_ids([Message("user", "why?")])
     with torch.no_grad():
