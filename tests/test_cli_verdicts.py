@@ -83,10 +83,11 @@ def test_the_gate_fails_a_run_that_is_not_adapted(room: Path) -> None:
     assert adapt("--out", "run-gate", "--gate", "--json").code == 3
 
 
-def test_a_run_without_evidence_says_that_nothing_was_measured() -> None:
+def test_a_run_without_evidence_says_that_nothing_was_measured_and_mines_no_terms(room: Path) -> None:
     shown = adapt("--out", "run-none", "--evidence", "none")
     assert shown.code == 0
     assert shown.out.startswith("Cannot tell. Nothing was measured")
+    assert not (room / "run-none" / "evidence" / "terms.jsonl").exists()
 
 
 @pytest.mark.usefixtures("adapted")
