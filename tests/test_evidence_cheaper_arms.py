@@ -14,6 +14,7 @@ from metier.evidence.full.cheaper_arms import (
     Asked,
     Models,
     Setting,
+    Way,
     answer_arms,
     context_of,
     expected_tokens,
@@ -124,6 +125,32 @@ def test_picked_examples_are_the_most_alike_with_the_best_last() -> None:
     found = context_of(asked, picked, Setting(examples=2), query).examples
     best = asked.sources.passages.top_passages(query.before, 2)
     assert [e.id for e in found] == [asked.sources.passages.examples[p.example].id for p in reversed(best)]
+
+
+def test_of_retrieved_passages_the_nearest_stands_last() -> None:
+    asked = asked_of("text")
+    way = Way("base + retrieval", "base", passages=True)
+    query = asked.test[0]
+    told = context_of(asked, way, Setting(passages=3), query).passages
+    nearest = [passage.text for passage in asked.sources.passages.top_passages(query.before, 3)]
+    assert len(set(nearest)) == 3
+    assert list(told) == nearest[::-1]
+
+
+def test_other_numbers_of_examples_are_tried_with_the_instruction_that_did_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = asked_of("answer")
+    last = len(cheaper_arms.PROMPTS["answer"]) - 1
+    assert last > 0
+
+    def scored(_: object, way: Way, setting: Setting, queries: object, half: str) -> list[dict]:
+        del way, queries, half
+        return [{"nll": 1.0 if setting.prompt == last else 2.0, "bytes": 1, "item": "q"}]
+
+    monkeypatch.setattr(cheaper_arms, "_scored", scored)
+    tried = cheaper_arms._tried(asked, Way("base + examples", "base", "random"))
+    assert {s.prompt for s in tried if s.examples > min(cheaper_arms.EXAMPLES)} == {last}
 
 
 def test_what_an_arm_is_told_is_the_best_of_all_that_was_tried_on_the_select_half(
