@@ -59,9 +59,9 @@ class KilledError(BaseException):
 
 def kill_in_training(patch: pytest.MonkeyPatch, at: int = 5) -> None:
     """At the `at`th step that is taken, those of a probe among them."""
-    from metier.training import loop
+    from metier.training import update
 
-    step, n = loop.train_step, 0
+    step, n = update.train_step, 0
 
     def stepped(*arguments: Any) -> Any:
         nonlocal n
@@ -70,4 +70,4 @@ def kill_in_training(patch: pytest.MonkeyPatch, at: int = 5) -> None:
             raise KilledError
         return step(*arguments)
 
-    patch.setattr(loop, "train_step", stepped)
+    patch.setattr(update, "train_step", stepped)

@@ -164,8 +164,9 @@ from metier.models.encoding import Encoded, Loss
 from metier.models.load import load_base
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
-from metier.training.loop import Recipe, begin, train_step
+from metier.training.loop import Recipe, begin
 from metier.training.stream import Step
+from metier.training.update import train_step
 method, n, top_layers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 keep_memory()
 reader = PackReader(add_method(load_base("smollm2-135m-instruct").model, method, 16, 32, 0, top_layers))

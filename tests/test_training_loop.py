@@ -15,9 +15,10 @@ from metier.interrupts import StopAfterStep
 from metier.models.encoding import Encoded
 from metier.models.methods import add_method
 from metier.models.packing import Pack, PackReader
-from metier.training import loop
-from metier.training.loop import Recipe, StepMetrics, Trained, train, train_step
+from metier.training import loop, update
+from metier.training.loop import Recipe, StepMetrics, Trained, train
 from metier.training.stream import Step
+from metier.training.update import train_step
 from tiny import document, documents, random_ids, tiny_model
 
 ROWS = [document(random_ids(21, 1), "a", n_prompt=15, ends=True), *documents(7, 16, 11, 5, seed=2)]
@@ -55,7 +56,7 @@ def run(
 
 def step_gradients(pack_tokens: int, monkeypatch: pytest.MonkeyPatch) -> tuple[float, dict[str, Tensor]]:
     """(loss, gradient of the update). The optimizer does nothing: gradients are compared before Adam divides them."""
-    monkeypatch.setattr(loop, "MAX_GRAD_NORM", float("inf"))
+    monkeypatch.setattr(update, "MAX_GRAD_NORM", float("inf"))
     model = lora()
     found: dict[str, Tensor] = {}
 
@@ -234,7 +235,7 @@ def test_the_gradient_is_clipped_to_a_norm_of_one(monkeypatch: pytest.MonkeyPatc
     watch = Watch([p for p in model.parameters() if p.requires_grad], lr=0.1)
     _, norm, *_ = train_step(PackReader(model), watch, step_of(ROWS), 64)
     limit = norm / 2
-    monkeypatch.setattr(loop, "MAX_GRAD_NORM", limit)
+    monkeypatch.setattr(update, "MAX_GRAD_NORM", limit)
     _, again, *_ = train_step(PackReader(model), watch, step_of(ROWS), 64)
     assert again == pytest.approx(norm)
     assert clipped[-1] == pytest.approx(limit, rel=1e-4)

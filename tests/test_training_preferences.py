@@ -12,11 +12,12 @@ from metier.models.encoding import Encoded, Encoder
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.sources.examples import Example, Message
-from metier.training import loop
-from metier.training.loop import Recipe, train, train_step
+from metier.training import update
+from metier.training.loop import Recipe, train
 from metier.training.memory import try_longest_pack
 from metier.training.preferences import BETA, branches_of, compare, pair_packs_of
 from metier.training.stream import Step
+from metier.training.update import train_step
 from tiny import document, random_ids, tiny_model, tiny_tokenizer
 
 
@@ -133,7 +134,7 @@ def test_texts_and_preferences_of_one_step_share_it_by_their_tokens(
     pack_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the step is cut: nats of the text, and for every token of a pair the mean loss of the pairs."""
-    monkeypatch.setattr(loop, "MAX_GRAD_NORM", float("inf"))
+    monkeypatch.setattr(update, "MAX_GRAD_NORM", float("inf"))
     model = moved_model()
     found: dict[str, Tensor] = {}
 
@@ -143,19 +144,19 @@ def test_texts_and_preferences_of_one_step_share_it_by_their_tokens(
             found.update(gradients(model))
 
     optimizer = Keep([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    update = train_step(PackReader(model), optimizer, step_of(PAIRS[0], TEXT, *PAIRS[1:]), pack_tokens)
+    done = train_step(PackReader(model), optimizer, step_of(PAIRS[0], TEXT, *PAIRS[1:]), pack_tokens)
     margins = plain_margins(model, tiny_model(attention="eager"), PAIRS)
     nats = -log_probability(model, TEXT.ids[:4], TEXT.ids[4:])
     n_pair_tokens = 5 + 7 + 8 + 4 + 2 + 2
     loss = (nats + n_pair_tokens * -nn.functional.logsigmoid(margins).mean()) / (8 + n_pair_tokens)
     loss.backward()
-    assert update.n_supervised == 8 + n_pair_tokens
-    assert update.loss == pytest.approx(loss.item(), rel=1e-5)
-    assert update.margins == pytest.approx(margins.tolist(), rel=1e-4)
+    assert done.n_supervised == 8 + n_pair_tokens
+    assert done.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert done.margins == pytest.approx(margins.tolist(), rel=1e-4)
     shares = -nn.functional.logsigmoid(margins) * n_pair_tokens / 3
     expected = [("t", 8, nats.item()), *zip(("p1", "p2", "p3"), (12, 12, 4), shares.tolist(), strict=True)]
-    assert [(row.item, row.tokens) for row in update.rows] == [(item, n) for item, n, _ in expected]
-    assert [row.nats for row in update.rows] == pytest.approx([n for _, _, n in expected], rel=1e-4)
+    assert [(row.item, row.tokens) for row in done.rows] == [(item, n) for item, n, _ in expected]
+    assert [row.nats for row in done.rows] == pytest.approx([n for _, _, n in expected], rel=1e-4)
     for name, gradient in gradients(model).items():
         assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 

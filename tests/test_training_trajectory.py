@@ -1,51 +1,161 @@
-"""The weights on their way: which steps are kept, what their mean is, and that the model is left as it was."""
+"""The weights on their way: a point is what a shorter run would have learned, and the run does not notice."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from metier.models.methods import add_method
-from metier.training.trajectory import Trajectory, points, standing_at, trained_of
-from tiny import tiny_model
+from metier.models.packing import PackReader
+from metier.runs import RunFolder
+from metier.training import loop
+from metier.training.journal import Journal
+from metier.training.loop import Recipe, StepMetrics, Trained, train
+from metier.training.stream import Step
+from metier.training.trajectory import COST, Trajectory, points, standing_at, trained_of
+from small import KilledError
+from tiny import documents, tiny_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROWS = documents(21, 7, 16, 11, 5, 30, seed=2)
+N_STEPS = 16
 
 
-def test_a_point_is_an_eighth_a_quarter_and_half_of_the_steps_and_the_mean_of_its_last_few() -> None:
-    assert points(64) == {8: range(7, 9), 16: range(13, 17), 32: range(29, 33)}
-    assert points(16) == {2: range(2, 3), 4: range(4, 5), 8: range(7, 9)}
+def stream() -> Iterator[Step]:
+    for i in range(N_STEPS):
+        rows = (ROWS[i % 6], ROWS[(5 * i + 2) % 6])
+        yield Step(rows, {"field": sum(len(r.ids) for r in rows)}, i // 6)
+
+
+def weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in trained_of(model).items()}
+
+
+def trained_for(n_steps: int) -> dict[str, Tensor]:
+    """A plain run of its own."""
+    reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
+    train(reader, stream, Recipe(n_steps, 1e-2, 40), lambda _: None)
+    return weights(reader.model)
+
+
+def session(
+    run: RunFolder,
+    on_step: Callable[[StepMetrics], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    every_s: float = 1e9,
+) -> tuple[Trained, dict[str, Tensor], Trajectory]:
+    """One process of a run whose way is kept."""
+    run.path.mkdir(exist_ok=True)
+    reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
+    journal = Journal(run, {"code": "c"}, every_s, 0.0, lambda _: None)
+    journal.trajectory = Trajectory(run.trajectory, N_STEPS)
+    try:
+        recipe = Recipe(N_STEPS, 1e-2, 40)
+        done = train(reader, stream, recipe, on_step, should_stop, lambda _: None, journal)
+    finally:
+        journal.close()
+    return done, weights(reader.model), journal.trajectory
+
+
+def points_of(trajectory: Trajectory) -> dict[int, dict[str, Tensor]]:
+    return {step: read() for step, read in trajectory.weights()}
+
+
+def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_point_is_an_eighth_a_quarter_and_half_of_the_steps_and_the_rate_falls_in_the_last_fifth_before_it() -> None:
+    assert points(64) == {8: 6, 16: 13, 32: 26}
+    assert points(16) == {2: 2, 4: 3, 8: 6}
+    assert sum(end - falling for end, falling in points(4000).items()) == pytest.approx(COST * 4000)
 
 
 def test_a_run_that_is_too_short_has_none() -> None:
     assert points(15) == {}
 
 
-def test_the_weights_of_a_point_are_the_mean_of_its_steps(tmp_path: Path) -> None:
-    model = add_method(tiny_model(), "lora", r=2, alpha=4, seed=0)
-    trajectory = Trajectory(tmp_path / "way", 16)
-    for step in range(1, 17):
-        with torch.no_grad():
-            for parameter in trained_of(model).values():
-                parameter.fill_(float(step))
-        trajectory.keep(step, model)
-    found = {step: read() for step, read in trajectory.weights()}
-    values = {step: {float(tensor.mean()) for tensor in tensors.values()} for step, tensors in found.items()}
-    assert values == {2: {2.0}, 4: {4.0}, 8: {7.5}}
-    assert set(found[8]) == set(trained_of(model))
+def test_a_point_is_the_end_of_a_run_of_so_many_steps_and_the_run_does_not_notice(tmp_path: Path) -> None:
+    done, found, trajectory = session(RunFolder(tmp_path / "run"))
+    assert_same(found, trained_for(N_STEPS))
+    at = points_of(trajectory)
+    assert list(at) == [2, 4, 8]
+    for n_steps in (4, 8):
+        assert_same(at[n_steps], trained_for(n_steps))
+    assert done.n_steps == N_STEPS
+    assert done.early_seconds > 0
     trajectory.remove()
-    assert not (tmp_path / "way").exists()
+    assert not (tmp_path / "run" / "trajectory").exists()
+
+
+@pytest.mark.parametrize("dies_at", [5, 8])
+def test_a_run_that_dies_beside_its_way_goes_on_to_the_same_points(
+    dies_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the updates, two of which lead to the point at step 8: the fifth is the first run's own, the eighth is not."""
+    whole = RunFolder(tmp_path / "whole")
+    _, expected, way = session(whole)
+    update, n = loop.update_that_fits, 0
+
+    def dying(*given: object) -> object:
+        nonlocal n
+        n += 1
+        if n == dies_at:
+            raise KilledError
+        return update(*given)  # type: ignore[arg-type]
+
+    run = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "update_that_fits", dying)
+        with pytest.raises(KilledError):
+            session(run, every_s=0.0)
+    _, found, again = session(run)
+    assert_same(found, expected)
+    points_whole, points_again = points_of(way), points_of(again)
+    assert list(points_again) == list(points_whole)
+    for step, tensors in points_whole.items():
+        assert_same(points_again[step], tensors)
+    assert whole.rows.read_bytes() == run.rows.read_bytes()
+
+
+def test_a_stop_on_the_way_to_a_point_leaves_none_and_the_run_that_goes_on_has_it(tmp_path: Path) -> None:
+    run, last = RunFolder(tmp_path / "run"), 0
+
+    def on_step(metrics: StepMetrics) -> None:
+        nonlocal last
+        last = metrics.step
+
+    asked = 0
+
+    def should_stop() -> bool:
+        """After step 6 of the run, when it has gone a step beside it; and from then on."""
+        nonlocal asked
+        asked += last == 6
+        return asked > 1
+
+    done, _, trajectory = session(run, on_step, should_stop)
+    assert done.interrupted
+    assert list(points_of(trajectory)) == [2, 4]
+    _, found, trajectory = session(run)
+    assert_same(found, trained_for(N_STEPS))
+    assert_same(points_of(trajectory)[8], trained_for(8))
 
 
 def test_a_point_whose_steps_were_taken_while_rates_were_tried_is_passed_over(tmp_path: Path) -> None:
-    model = add_method(tiny_model(), "lora", r=2, alpha=4, seed=0)
     trajectory = Trajectory(tmp_path, 64)
-    for step in range(15, 65):
-        trajectory.keep(step, model)
-    assert [step for step, _ in trajectory.weights()] == [16, 32]
+    assert [trajectory.due(n) for n in (5, 6, 8, 9, 12, 13, 32, 33)] == [None, 8, 8, None, None, 16, 32, None]
+    trajectory.keep(16, add_method(tiny_model(), "lora", r=2, alpha=4, seed=0))
+    assert trajectory.due(13) is None
+    assert [step for step, _ in trajectory.weights()] == [16]
 
 
 def test_other_weights_stand_in_only_within_and_come_back_whatever_happens() -> None:
     model = add_method(tiny_model(), "lora", r=2, alpha=4, seed=0)
-    before = {name: p.detach().clone() for name, p in trained_of(model).items()}
+    before = weights(model)
     others = {name: p + 1 for name, p in before.items()}
 
     def fail_within() -> None:

@@ -26,9 +26,10 @@ from metier.progress import Progress, Silent
 from metier.settings import DEFAULT_MODEL, Settings, learning_rate
 from metier.sources.examples import Example
 from metier.sources.read import ReadOptions, read_corpus
-from metier.training.loop import Recipe, begin, train_step
+from metier.training.loop import Recipe, begin
 from metier.training.plan import evidence_plan, evidence_seconds
 from metier.training.stream import Step
+from metier.training.update import train_step
 
 LIMITS = 4  # measurements of the limit between the packs of training, and as many between those of scoring
 LIMIT_S = 0.5  # seconds each

@@ -87,7 +87,7 @@ def training_facts(
 @dataclass(frozen=True)
 class Cost:
     """Seconds and bytes of a run. train_s has the writing of the replay and the trying of learning rates in it, the
-    rates of training have not."""
+    rates of training have not; evidence_s has the steps beside the run that its trajectory takes."""
 
     train_s: float
     evidence_s: float
@@ -104,7 +104,7 @@ def cost(
     return asdict(
         Cost(
             replay_s + trained.seconds + (rate["lost_seconds"] + rate["judging_seconds"] if rate else 0.0),
-            evidence_s,
+            trained.early_seconds + evidence_s,
             total_s,
             trained.n_tokens / trained.seconds,
             trained.n_documents / trained.seconds,

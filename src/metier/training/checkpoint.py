@@ -14,8 +14,8 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -218,6 +218,18 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Chec
     torch.set_rng_state(checkpoint.tensors["random/torch"])
     version, numbers, gauss = checkpoint.python_random
     random.setstate((version, tuple(numbers), gauss))
+
+
+@contextmanager
+def kept_within(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Whatever is trained within it is afterwards as it was, and so are the optimizer and the random states."""
+    tensors = {name: tensor.detach().clone() for name, tensor in training_tensors(model, optimizer).items()}
+    tensors["random/torch"] = torch.get_rng_state()
+    kept = Checkpoint(0, tensors, {}, {}, random.getstate())
+    try:
+        yield
+    finally:
+        restore(model, optimizer, kept)
 
 
 def _is_anchor(path: Path) -> bool:

@@ -3,26 +3,21 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from typing import Any, NamedTuple
 
 import torch
 
-from metier.errors import DataError, DivergedError, RunError
-from metier.models.encoding import Encoded
-from metier.models.packing import Pack, PackReader
-from metier.training import parallel
-from metier.training.checkpoint import Checkpoint, restore, training_tensors
+from metier.errors import DivergedError, RunError
+from metier.models.packing import PackReader
+from metier.training.checkpoint import Checkpoint, kept_within, restore, training_tensors
 from metier.training.journal import Journal, RowLoss
-from metier.training.memory import or_none_without_memory, smaller_packs, together
-from metier.training.preferences import compare, pair_packs_of
 from metier.training.schedule import lr_at
 from metier.training.stream import Step
+from metier.training.trajectory import Trajectory
+from metier.training.update import Update, listed, update_that_fits
 
-MAX_GRAD_NORM = 1.0
 FEWEST_STEPS_APART = 4  # two anchors
 ANCHORS = 10  # in a run
 
@@ -82,6 +77,7 @@ class Trained:
     tokens_of_part: dict[str, int] = field(default_factory=dict)
     n_documents: int = 0
     seconds: float = 0.0
+    early_seconds: float = 0.0  # of ending early, for the trajectory
     interrupted: bool = False
     pack_tokens: int = 0  # of the recipe, or fewer where memory asked for it
     rollbacks: list[Rollback] = field(default_factory=list)
@@ -154,11 +150,14 @@ def train(
                 journal.metrics.write(**asdict(metrics))
             _save(reader, optimizer, journal, recipe, done, is_first=is_new)
         while done.n_steps < recipe.n_steps and (step := next(upcoming, None)) is not None:
+            if journal is not None and journal.trajectory is not None:
+                done.interrupted = _end_early(
+                    reader, optimizer, journal.trajectory, stream, recipe, done, should_stop, say
+                )
+                if done.interrupted:
+                    break
             started = time.perf_counter()
-            lr = lr_at(done.n_steps, recipe.n_steps, recipe.peak_lr) * done.lr_factor
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            update = _update_that_fits(reader, optimizer, step, done, say)
+            lr, update = _update(reader, optimizer, step, done, recipe, say)
             seconds = time.perf_counter() - started
             if journal is not None:
                 journal.write_rows(done.n_steps + 1, len(done.rollbacks), update.rows)
@@ -192,8 +191,6 @@ def train(
             else:
                 begun.steps.append((metrics, update.rows))
             on_step(metrics)
-            if journal is not None and journal.trajectory is not None:
-                journal.trajectory.keep(done.n_steps, reader.model)
             if should_stop():
                 done.interrupted = True
                 break
@@ -206,92 +203,53 @@ def train(
     return done
 
 
-class Update(NamedTuple):
-    """loss in nats per supervised token · gradient norm before clipping · supervised tokens · every row's loss · the
-    margin of every pair."""
-
-    loss: float
-    grad_norm: float
-    n_supervised: int
-    rows: list[RowLoss]
-    margins: list[float]
-
-    @property
-    def is_finite(self) -> bool:
-        """The weights were updated only then."""
-        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
-
-
-def train_step(reader: PackReader, optimizer: torch.optim.Optimizer, step: Step, pack_tokens: int) -> Update:
-    """One update of the weights; none where the loss or the gradient norm is not finite.
-
-    The losses of all packs are summed and divided once by the step's supervised tokens, so that the update does not
-    depend on how the step is cut into packs, nor on how many ranks share it. A preference stands for the tokens of its
-    two answers: each counts with the mean loss of the step's pairs, so that what is trained beside them keeps its
-    share.
-    """
-    pairs = [document for document in step.documents if document.rejected]
-    texts = [document for document in step.documents if not document.rejected]
-    pair_packs = list(pair_packs_of(pairs, pack_tokens))
-    n_pair_tokens = sum(len(p.labels) for p in pair_packs)
-    n_supervised = sum(document.n_supervised for document in texts) + n_pair_tokens  # of all ranks
-    if n_supervised == 0:
-        names = _listed([document.item for document in step.documents])
-        raise DataError(f"no supervised tokens in a step ({names}): every token is masked; check these rows.")
-    read = parallel.from_all(together(reader, partial(_read_own, reader, texts, pack_tokens, n_supervised)))
-    pair_nats, margins = _read_pairs(reader, pair_packs, n_pair_tokens / max(1, len(pairs)), n_supervised)
-    parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
-    parallel.sum_gradients(parameters)
-    grad_norm = parallel.clip_gradients(parameters, MAX_GRAD_NORM)
-    rows = [row for _, rows in read for row in rows]
-    rows += [RowLoss(d.item, d.window, d.n_supervised, n) for d, n in zip(pairs, pair_nats, strict=True)]
-    total = sum(nats for nats, _ in read) + sum(pair_nats)
-    update = Update(total / n_supervised, grad_norm, n_supervised, rows, margins)
-    if update.is_finite:
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return update
+def _update(
+    reader: PackReader,
+    optimizer: torch.optim.Optimizer,
+    step: Step,
+    done: Trained,
+    recipe: Recipe,
+    say: Callable[[str], None],
+) -> tuple[float, Update]:
+    """The next step of the recipe, not counted; (its learning rate, what came of it)."""
+    lr = lr_at(done.n_steps, recipe.n_steps, recipe.peak_lr) * done.lr_factor
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    update, done.pack_tokens = update_that_fits(reader, optimizer, step, done.n_steps + 1, done.pack_tokens, say)
+    return lr, update
 
 
-def _read_own(
-    reader: PackReader, documents: Sequence[Encoded], pack_tokens: int, n_supervised: int
-) -> tuple[float, list[RowLoss]]:
-    """This rank's packs of a step forwards and backwards; (their nats together, every row's)."""
-    total, rows = 0.0, []
-    for group, batch in parallel.own_packs(documents, pack_tokens) if documents else ():
-        nll, by_item = reader.row_nll(batch)
-        (nll / n_supervised).backward()  # type: ignore[no-untyped-call]
-        total += nll.item()
-        nats = by_item.tolist() if group else []  # without documents of its own a rank reads one for its passes alone
-        rows += [RowLoss(d.item, d.window, d.n_supervised, n) for d, n in zip(group, nats, strict=True)]
-    return total, rows
-
-
-def _read_pairs(
-    reader: PackReader, packs: Sequence[Pack], tokens_per_pair: float, n_supervised: int
-) -> tuple[list[float], list[float]]:
-    """The packs of preferences of a step forwards and backwards; (the loss that each pair stands for, its margin)."""
-    nats: list[float] = []
-    margins: list[float] = []
-    for batch in packs:
-        compared = compare(reader, batch)
-        (compared.loss * tokens_per_pair / n_supervised).backward()  # type: ignore[no-untyped-call]
-        nats += (compared.by_pair * tokens_per_pair).tolist()
-        margins += compared.margins.tolist()
-    return nats, margins
-
-
-def _update_that_fits(
-    reader: PackReader, optimizer: torch.optim.Optimizer, step: Step, done: Trained, say: Callable[[str], None]
-) -> Update:
-    """Smaller packs where memory runs out, and the same step."""
-    while True:
-        update = or_none_without_memory(lambda: train_step(reader, optimizer, step, done.pack_tokens))
-        if update is not None:
-            return update
-        optimizer.zero_grad(set_to_none=True)
-        done.pack_tokens = smaller_packs(step.documents, done.pack_tokens)
-        say(f"memory ran out at step {done.n_steps + 1}: packs of {done.pack_tokens} tokens from here, the same steps")
+def _end_early(
+    reader: PackReader,
+    optimizer: torch.optim.Optimizer,
+    trajectory: Trajectory,
+    stream: Callable[[], Iterator[Step]],
+    recipe: Recipe,
+    done: Trained,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> bool:
+    """Where a point of the trajectory is due: to it on the rows that come next, the rate falling as at the end of a run
+    of so many steps, and back. What is not finite leaves no point, nor does what is asked to stop: True then."""
+    end = trajectory.due(done.n_steps)
+    if end is None:
+        return False
+    started = time.perf_counter()
+    early, shorter = replace(done), replace(recipe, n_steps=end)
+    with kept_within(reader.model, optimizer):
+        for step in islice(_after(stream(), done), end - done.n_steps):
+            _, update = _update(reader, optimizer, step, early, shorter, say)
+            if not update.is_finite:
+                break
+            early.n_steps += 1
+            if early.n_steps < end and should_stop():
+                early.interrupted = True
+                break
+        if early.n_steps == end:
+            trajectory.keep(end, reader.model)
+    done.pack_tokens = early.pack_tokens
+    done.early_seconds += time.perf_counter() - started
+    return early.interrupted
 
 
 def _count(done: Trained, step: Step, n_supervised: int, seconds: float) -> None:
@@ -376,17 +334,12 @@ def _roll_back(
     back = _go_on(reader, optimizer, anchor, recipe)
     rows = [row.item for row in failed.rows]
     back.rollbacks = [*done.rollbacks, Rollback(done.n_steps + 1, back.n_steps, why, rows)]
-    back.seconds, back.pack_tokens = done.seconds, done.pack_tokens
+    back.seconds, back.early_seconds, back.pack_tokens = done.seconds, done.early_seconds, done.pack_tokens
     return back
 
 
 def _why_not_finite(number: int, update: Update) -> str:
     """The rows whose own loss is not finite are the ones to look at, if there are such."""
     odd = [row.item for row in update.rows if not math.isfinite(row.nats)]
-    names = _listed(odd or [row.item for row in update.rows])
+    names = listed(odd or [row.item for row in update.rows])
     return f"step {number} has loss {update.loss:g}, gradient norm {update.grad_norm:g} at rows {names}"
-
-
-def _listed(names: Sequence[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -25,7 +25,7 @@ from metier.training.replay import (
 )
 from metier.training.sharding import sharded
 from metier.training.stream import MINED, OWN_GENERAL, REPLAY
-from metier.training.trajectory import SHARES
+from metier.training.trajectory import COST, SHARES
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
 MARGIN = 0.85  # of the time is planned: machines are shared, and the few rows shown are answered beside it
@@ -237,10 +237,12 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
     share = default_share(sizes.kind, sizes.distance) if settings.replay == BY_DATA else settings.replay
     of_field = 1 - share - settings.mined
     most = int(sizes.train_tokens * settings.max_epochs / of_field)
+    # Of the run's own steps: those beside it that its trajectory takes.
+    beside = COST if settings.evidence != "none" and sizes.select_items else 0.0
     if settings.tokens:
         train_tokens = settings.tokens
         probe = _probe(settings, sizes, min(train_tokens, most), lr)
-        left = max(0.0, seconds - (train_tokens + _cost(probe)) / speed.train_tokens_per_s)
+        left = max(0.0, seconds - ((1 + beside) * train_tokens + _cost(probe)) / speed.train_tokens_per_s)
         evidence = evidence_plan(settings.evidence, sizes, speed, left, limit=left)
     else:
         wanted = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE
@@ -250,7 +252,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         replay_cost = (
             share * sizes.written_tokens / TOKENS_PER_DOCUMENT / speed.generate_tokens_per_s
         )  # seconds a training token
-        per_token = 1 / speed.train_tokens_per_s + replay_cost
+        per_token = (1 + beside) / speed.train_tokens_per_s + replay_cost
         # The probe's time is taken from the run's own: planned for what is left then, it stays within its share.
         probe = _probe(settings, sizes, min(left / per_token / (1 + MAX_SHARE), most), lr)
         left -= _cost(probe) / speed.train_tokens_per_s
@@ -280,7 +282,11 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         evidence=evidence,
         speed=speed,
         train_s=round((train_tokens + _cost(probe)) / speed.train_tokens_per_s, 1),
-        evidence_s=round(evidence_seconds(evidence, sizes, speed), 1),
+        evidence_s=round(
+            evidence_seconds(evidence, sizes, speed)
+            + (beside * train_tokens / speed.train_tokens_per_s if evidence.choosing.strengths else 0.0),
+            1,
+        ),
         notes=tuple(notes),
     )
 
