@@ -2,7 +2,8 @@
 read well, everything else hardly. A run that is there is not made again.
 
 Usage:
-    python benchmarks/trajectories.py DATA [DATA …] [--seeds 3] [--tokens 24000] [--out runs/trajectories]
+    python benchmarks/trajectories.py DATA [DATA …] [--seeds 3] [--tokens 24000] [--items 100]
+        [--out runs/trajectories]
 """
 
 import argparse
@@ -12,8 +13,10 @@ from metier import adapt
 from metier.cli.terminal import progress
 from metier.training import plan
 
-WELL = plan.Choosing(100, 12, 4, (0.5, 1.0, 1.25))
-HARDLY = plan.EvidencePlan(field_items=12, texts=6, requests=2, choices=2, choosing=WELL)
+
+def evidence(items: int) -> plan.EvidencePlan:
+    choosing = plan.Choosing(items, 12, 4, (0.5, 1.0, 1.25))
+    return plan.EvidencePlan(field_items=12, texts=6, requests=2, choices=2, choosing=choosing)
 
 
 def main() -> None:
@@ -21,17 +24,18 @@ def main() -> None:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=24_000)
+    parser.add_argument("--items", type=int, default=100, help="of the select half")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", default="runs/trajectories")
     args = parser.parse_args()
-    plan.SMALLEST = plan.LARGEST_QUICK = HARDLY
+    plan.SMALLEST = plan.LARGEST_QUICK = evidence(args.items)
     for seed in range(args.seeds):
         for data in args.data:
             out = Path(args.out) / f"{Path(data.removeprefix('pack:')).stem}-{seed}"
             if (out / "results.json").exists():
                 continue
             with progress() as shown:
-                options = {"tokens": args.tokens, "minutes": 1, "seed": seed, "lr": 1e-3, "threads": args.threads}
+                options = {"tokens": args.tokens, "minutes": 60, "seed": seed, "lr": 1e-3, "threads": args.threads}
                 adapt(data, out=out, progress=shown, **options)
 
 

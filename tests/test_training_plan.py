@@ -5,10 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import torch
 
-from metier.models.methods import add_method
-from metier.models.packing import PackReader
 from metier.settings import Settings
 from metier.training.plan import (
     FEWEST_STEPS,
@@ -21,12 +18,11 @@ from metier.training.plan import (
     EvidencePlan,
     Plan,
     Sizes,
-    Speed,
     evidence_seconds,
-    measure_speed,
     plan,
 )
-from tiny import documents, tiny_model
+from metier.training.speed import Speed
+from metier.training.trajectory import COST
 
 SPEED = Speed(train_tokens_per_s=700, score_tokens_per_s=2000, generate_tokens_per_s=250)
 SIZES = Sizes(
@@ -134,6 +130,16 @@ def test_what_is_read_to_choose_by_is_counted_for_every_strength_and_the_field_f
     assert evidence_seconds(evidence, SIZES, SPEED) - without == pytest.approx(expected / 2000 + 4 * 96 / 250)
 
 
+def test_the_steps_beside_the_run_that_the_trajectory_takes_are_planned_and_counted_as_evidence() -> None:
+    sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
+    found = planned(10, sizes)
+    read_s = evidence_seconds(found.evidence, sizes, SPEED)
+    assert found.evidence_s - read_s == pytest.approx(COST * found.train_s, abs=0.1)
+    replay_s = found.train_tokens * found.replay.share / 110 * SIZES.answer_tokens / SPEED.generate_tokens_per_s
+    assert found.train_s + found.evidence_s + replay_s == pytest.approx(600 * MARGIN, rel=0.01)
+    assert planned(10).evidence_s == pytest.approx(evidence_seconds(planned(10).evidence, SIZES, SPEED), abs=0.1)
+
+
 @pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
 def test_tokens_that_are_given_are_kept_whatever_the_speed_and_the_minutes(factor: float) -> None:
     speed = Speed(*(factor * value for value in vars(SPEED).values()))
@@ -212,14 +218,3 @@ def test_rates_are_tried_where_the_run_can_bear_it_and_none_is_given(options: di
 def test_the_probe_of_given_tokens_is_the_same_on_every_machine() -> None:
     slow, fast = (planned(0.1, speed=Speed(*(f * v for v in vars(SPEED).values())), tokens=400_000) for f in (0.1, 9))
     assert slow.probe == fast.probe != None  # noqa: E711
-
-
-def test_measuring_the_speed_leaves_weights_gradients_and_mode_as_they_were() -> None:
-    torch.set_num_threads(1)
-    model = add_method(tiny_model(), "lora", r=4, alpha=8, seed=0).eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = measure_speed(PackReader(model), documents(9, 14), documents(20), 64, 96)
-    assert min(vars(found).values()) > 0
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert all(p.grad is None for p in model.parameters())
-    assert not model.training

@@ -20,8 +20,9 @@ from metier.sources.examples import Example
 from metier.sources.split import Split
 from metier.training import parallel
 from metier.training.mix import scarcest
-from metier.training.plan import Plan, Sizes, Speed, measure_speed, plan
+from metier.training.plan import Plan, Sizes, plan
 from metier.training.replay import kind_of
+from metier.training.speed import Speed, measure_speed
 
 SAMPLED = 64  # rows encoded to learn how long rows are
 DISTANCE_TOKENS = 512  # read of the field, and of general texts, to learn how far apart they are

@@ -69,21 +69,23 @@ class LeakIndex:
 
     def read(self, texts: Sequence[str], names: Sequence[str]) -> None:
         """Look for the measured texts in training texts (whole texts, turns or fields), called by `names`."""
-        if not len(self._numbers):
-            return
-        start = 0
-        for batch in batches(texts):
-            runs = _runs(batch, whole_if_short=True)
-            maybe = np.flatnonzero(self._maybe[runs.numbers >> np.uint64(64 - FILTER_BITS)])
-            wanted = runs.numbers[maybe]
-            places = np.minimum(np.searchsorted(self._numbers, wanted), len(self._numbers) - 1)
-            hit = (self._numbers[places] == wanted) & (self._seen_in[places] < 0)
-            owners = np.searchsorted(runs.starts, maybe[hit], side="right") - 1
-            for place, owner in zip(places[hit].tolist(), owners.tolist(), strict=True):
-                if self._seen_in[place] < 0:
-                    self._seen_in[place] = len(self._names)
-                    self._names.append(names[start + owner])
-            start += len(batch)
+        _read_for((self,), texts, names)
+
+    @property
+    def is_empty(self) -> bool:
+        return not len(self._numbers)
+
+    def look_in(self, runs: Runs, names: Sequence[str]) -> None:
+        """As `read`, in texts that were cut into runs already."""
+        maybe = np.flatnonzero(self._maybe[runs.numbers >> np.uint64(64 - FILTER_BITS)])
+        wanted = runs.numbers[maybe]
+        places = np.minimum(np.searchsorted(self._numbers, wanted), len(self._numbers) - 1)
+        hit = (self._numbers[places] == wanted) & (self._seen_in[places] < 0)
+        owners = np.searchsorted(runs.starts, maybe[hit], side="right") - 1
+        for place, owner in zip(places[hit].tolist(), owners.tolist(), strict=True):
+            if self._seen_in[place] < 0:
+                self._seen_in[place] = len(self._names)
+                self._names.append(names[owner])
 
     def leaks(self) -> list[Leak]:
         """What leaks, in the order in which it was given."""
@@ -96,6 +98,17 @@ class LeakIndex:
                 one = self._measured[owner]
                 worst[owner] = Leak(one.id, one.slice, share, self._names[int(seen[seen >= 0][0])])
         return [worst[owner] for owner in sorted(worst)]
+
+
+def _read_for(indexes: Sequence[LeakIndex], texts: Sequence[str], names: Sequence[str]) -> None:
+    """Show all indexes the same texts, which are cut into runs once."""
+    wanting = [index for index in indexes if not index.is_empty]
+    start = 0
+    for batch in batches(texts) if wanting else ():
+        runs = _runs(batch, whole_if_short=True)
+        for index in wanting:
+            index.look_in(runs, names[start : start + len(batch)])
+        start += len(batch)
 
 
 @dataclass(frozen=True)
@@ -161,8 +174,7 @@ def find_leaks(
     for batch in _portions(train):
         names = [example.id for example in batch for _ in parts_of(example)]
         texts = [part for example in batch for part in parts_of(example)]
-        for index in (field_index, general_index, benchmark_index):
-            index.read(texts, names)
+        _read_for((field_index, general_index, benchmark_index), texts, names)
     replay_index.read(
         [text for pair in replay for text in pair], [f"replay of {request!r}" for request, _ in replay for _ in "qa"]
     )

@@ -114,7 +114,7 @@ def read_corpus(paths: Sequence[str], options: ReadOptions | None = None, progre
             f"give more text, or mend what was left out{first.rstrip('.')}."
         )
     documents = merged_documents([draft.example.document for draft in kept], [draft.shared for draft in kept])
-    examples = [replace(draft.example, document=document) for draft, document in zip(kept, documents, strict=True)]
+    examples = [_of_document(draft.example, document) for draft, document in zip(kept, documents, strict=True)]
     return Corpus(examples, ledger, _text_files_together(formats), findings)
 
 
@@ -292,6 +292,10 @@ def _draft(source: Source, record: Record | BadRecord, layout: Layout, ledger: L
     if example.is_chat and len(example.learned_text) >= LONG_ANSWER:
         ties.append(example.learned_text)
     return Draft(example, tuple(digest(text) for text in ties if text))
+
+
+def _of_document(example: Example, document: str) -> Example:
+    return example if example.document == document else replace(example, document=document)
 
 
 def _with_group(drafts: list[Draft], group: str) -> list[Draft]:

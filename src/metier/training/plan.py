@@ -1,19 +1,11 @@
 """From minutes to tokens: what this machine can do in the time given, said before it is spent."""
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from metier.errors import RunError
-from metier.models.decoding import continue_all
-from metier.models.device import wait_for
-from metier.models.encoding import Encoded
-from metier.models.packing import PackReader, divide, pack
 from metier.runs import RunFolder, read_json
 from metier.settings import BY_DATA, Settings
-from metier.training.parallel import n_ranks
-from metier.training.preferences import compare, pair_packs_of
 from metier.training.probe import JUDGED_ROWS, MAX_SHARE, ProbePlan, probe_plan
 from metier.training.replay import (
     TOKENS_PER_DOCUMENT,
@@ -23,7 +15,7 @@ from metier.training.replay import (
     plan_replay,
     share_of_yours,
 )
-from metier.training.sharding import sharded
+from metier.training.speed import Speed
 from metier.training.stream import MINED, OWN_GENERAL, REPLAY
 from metier.training.trajectory import COST, SHARES
 
@@ -34,15 +26,6 @@ FEWEST_STEPS = (
     16  # of fewer tokens each in a short run: sixteen steps of 512 did better than eight of 1,024 (docs/log.md)
 )
 SMALLEST_STEP = 512  # tokens
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Measured on this machine, this model and this data; tokens of the documents, without padding."""
-
-    train_tokens_per_s: float  # 0 where nothing is to be trained
-    score_tokens_per_s: float
-    generate_tokens_per_s: float
 
 
 @dataclass(frozen=True)
@@ -237,22 +220,20 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
     share = default_share(sizes.kind, sizes.distance) if settings.replay == BY_DATA else settings.replay
     of_field = 1 - share - settings.mined
     most = int(sizes.train_tokens * settings.max_epochs / of_field)
-    # Of the run's own steps: those beside it that its trajectory takes.
-    beside = COST if settings.evidence != "none" and sizes.select_items else 0.0
     if settings.tokens:
         train_tokens = settings.tokens
         probe = _probe(settings, sizes, min(train_tokens, most), lr)
-        left = max(0.0, seconds - ((1 + beside) * train_tokens + _cost(probe)) / speed.train_tokens_per_s)
+        left = max(0.0, seconds - ((1 + COST) * train_tokens + _cost(probe)) / speed.train_tokens_per_s)
         evidence = evidence_plan(settings.evidence, sizes, speed, left, limit=left)
     else:
         wanted = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE
-        shortest = min(FEWEST_STEPS * smallest_step(settings), most) / speed.train_tokens_per_s
+        shortest = (1 + COST) * min(FEWEST_STEPS * smallest_step(settings), most) / speed.train_tokens_per_s
         evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted, limit=seconds - shortest)
         left = seconds - evidence_seconds(evidence, sizes, speed)
         replay_cost = (
             share * sizes.written_tokens / TOKENS_PER_DOCUMENT / speed.generate_tokens_per_s
         )  # seconds a training token
-        per_token = (1 + beside) / speed.train_tokens_per_s + replay_cost
+        per_token = (1 + _beside(evidence)) / speed.train_tokens_per_s + replay_cost
         # The probe's time is taken from the run's own: planned for what is left then, it stays within its share.
         probe = _probe(settings, sizes, min(left / per_token / (1 + MAX_SHARE), most), lr)
         left -= _cost(probe) / speed.train_tokens_per_s
@@ -283,9 +264,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         speed=speed,
         train_s=round((train_tokens + _cost(probe)) / speed.train_tokens_per_s, 1),
         evidence_s=round(
-            evidence_seconds(evidence, sizes, speed)
-            + (beside * train_tokens / speed.train_tokens_per_s if evidence.choosing.strengths else 0.0),
-            1,
+            evidence_seconds(evidence, sizes, speed) + _beside(evidence) * train_tokens / speed.train_tokens_per_s, 1
         ),
         notes=tuple(notes),
     )
@@ -315,6 +294,11 @@ def _lr_from(settings: Settings, sizes: Sizes, probe: ProbePlan | None) -> str:
     return f"by the size of the model; {_why_not_judged(settings, sizes) or 'the run is too short to try others'}"
 
 
+def _beside(evidence: EvidencePlan) -> float:
+    """Of the run's steps, those beside it that the trajectory takes: it is read where a strength is chosen."""
+    return COST if evidence.choosing.strengths else 0.0
+
+
 def _cost(probe: ProbePlan | None) -> int:
     return probe.cost_tokens if probe else 0
 
@@ -327,79 +311,3 @@ def step_size(train_tokens: int, settings: Settings) -> int:
 
 def smallest_step(settings: Settings) -> int:
     return min(SMALLEST_STEP, settings.pack_tokens)
-
-
-def measure_speed(
-    reader: PackReader, rows: Sequence[Encoded], texts: Sequence[Encoded], pack_tokens: int, answer_tokens: int
-) -> Speed:
-    """Train a pack of rows and score a pack of general texts, twice each; weights and gradients are left as they were.
-
-    Texts are supervised at every token, rows at some: scoring is timed on what costs most, and so is training where
-    some rows are preferences, which are read twice. Every rank does the same at the same time, and their speeds are
-    taken to add up.
-    """
-    pairs = [row for row in rows if row.rejected]
-    if pairs:
-        batch = next(pair_packs_of(_repeated(pairs, pack_tokens), pack_tokens))
-        n_tokens = batch.n_tokens
-    else:
-        row_group = next(divide(_repeated(rows, pack_tokens), pack_tokens))
-        batch, n_tokens = pack(row_group), _n_tokens(row_group)
-    reader.model.train()
-    train_tokens_per_s = 0.0
-    if any(p.requires_grad for p in reader.model.parameters()):
-
-        def train() -> None:
-            loss = compare(reader, batch).loss if pairs else reader.summed_nll(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            wait_for(reader.device)
-
-        with sharded(reader.model):
-            train_tokens_per_s = n_tokens / _quicker_of_two(train)
-            reader.model.zero_grad(set_to_none=True)
-    reader.model.eval()
-    text_group = next(divide(_repeated(texts, pack_tokens), pack_tokens))
-    read = pack(text_group, with_end=False)
-    score_s = _quicker_of_two(lambda: reader.token_nll(read).cpu())
-    n = n_ranks()
-    return Speed(n * train_tokens_per_s, n * _n_tokens(text_group) / score_s, n * _generate_rate(reader, answer_tokens))
-
-
-def _n_tokens(documents: Sequence[Encoded]) -> int:
-    """Of the documents as they are planned: what a pack shares between them is counted for each."""
-    return sum(document.n_tokens for document in documents)
-
-
-GENERATE_ROWS = 60
-GENERATE_PROMPT = 48  # tokens: a request in a chat template with its system prompt
-GENERATE_STEPS = 6  # timed
-
-
-def _generate_rate(reader: PackReader, answer_tokens: int) -> float:
-    """Generated tokens a second for a batch of answers of so many tokens, the reading of their prompts included."""
-    prompts = [[1] * GENERATE_PROMPT] * GENERATE_ROWS
-    times = []
-    for n in (1, 1 + GENERATE_STEPS):
-        started = time.perf_counter()
-        continue_all(reader.model, prompts, n, ends=())
-        times.append(time.perf_counter() - started)
-    step_s = max(1e-4, (times[1] - times[0]) / GENERATE_STEPS)
-    return GENERATE_ROWS * answer_tokens / (times[0] + (answer_tokens - 1) * step_s)
-
-
-def _quicker_of_two(work: Callable[[], object]) -> float:
-    """Seconds; the first call also warms up, so the quicker one counts."""
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
-def _repeated(documents: Sequence[Encoded], n_tokens: int) -> Iterator[Encoded]:
-    size = 0
-    while documents and size < n_tokens:
-        for document in documents:
-            size += document.n_tokens
-            yield document
