@@ -173,3 +173,4 @@ def test_with_a_model_three_rows_are_shown_as_it_sees_them_and_damaged_ones_surp
     assert found["read"]["never_end"] == 0
     tails = found["read"]["surprise"]
     assert "t.jsonl:31" in {row["id"] for row in tails["low"] + tails["high"]}
+    assert found["read"]["difficulty"] == {"looked_at": 0, "median": None, "no_easier": []}

@@ -22,6 +22,7 @@ MANY_ALIKE = 0.1  # of the answers, when they are the same text
 FEW_ROWS = 20  # say nothing about shares of fewer answers
 SHORT_ANSWER = 20  # characters
 LARGE_DOCUMENT = 0.3  # of the text: what is larger is never held out
+MANY_NO_EASIER = 0.3  # of the answers; of rows as they are 0 to 23 %, with moved answers 20 to 71 % (docs/log.md)
 MANY_FLAGGED = 0.1  # of the texts
 MANY_SAME_LENGTH = 0.02  # of the answers are exactly as long as the longest: an export cut them
 FAULTS = {
@@ -159,3 +160,11 @@ def about_reading(read: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             first = f"first: {found[0]['id']}, {found[0]['bits_per_byte']} bits per byte"
             problem = f"{len(found)} of {read['surprise']['looked_at']} rows {means} ({first})"
             yield warning("minor", problem, "look at them; they are learned as they are")
+    if found := read["difficulty"]["no_easier"]:
+        looked_at = read["difficulty"]["looked_at"]
+        problem = (
+            f"{len(found)} of {looked_at} answers are no easier to the model with their question than without it "
+            f"(first: {found[0]['id']}, {found[0]['ratio']} times the nats)"
+        )
+        many = len(found) > MANY_NO_EASIER * looked_at
+        yield warning("serious" if many else "minor", problem, "see that questions and answers belong together")

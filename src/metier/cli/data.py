@@ -13,7 +13,7 @@ ByModel = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="let this base model read 64 rows: how it sees them, which surprise it",
+        help="let this base model read 64 rows: how it sees them, which surprise it, whose questions do not help",
         show_default=False,
     ),
 ]
