@@ -2,7 +2,7 @@
 
 Usage:
     python benchmarks/replay.py --out replay.jsonl --field clinical=pack:clinical --field manual=FOLDER
-        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers likeliest sampled alternating texts both] [--mined 0 0.2]
+        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers likeliest sampled texts both] [--mined 0 0.2]
         [--tokens 8192]
     python benchmarks/replay.py --out replay.jsonl --table
 
@@ -26,7 +26,7 @@ import torch
 from metier.evidence.answers import repetition
 from metier.evidence.score import encode_items, score_field, score_general
 from metier.evidence.statistics import bits_per_byte
-from metier.evidence.written import CIRCLES, WRITTEN_TOKENS, replayed_answers
+from metier.evidence.written import WRITTEN_TOKENS, replayed_answers
 from metier.models.adapters import disabled, keep_memory
 from metier.models.encoding import Encoded
 from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
@@ -131,14 +131,7 @@ def replay_of(trial: Trial, base: BaseModel, reader: PackReader, cache: AnswerCa
     def answers() -> list[Answer]:
         return replayed_answers(requests, likeliest, sampled)
 
-    def alternating() -> list[Answer]:
-        """The likeliest to every other request."""
-        straight = {a.request: a for a in likeliest(requests[::2]) if repetition(a.answer) <= CIRCLES}
-        drawn = {a.request: a for a in sampled([r for r in requests if r not in straight])}
-        return [straight.get(r) or drawn[r] for r in requests]
-
     written = {
-        "alternating": alternating,
         "likeliest": lambda: likeliest(requests),
         "sampled": lambda: sampled(requests),
         "texts": lambda: texts_of(base, reader, n),
