@@ -1,4 +1,4 @@
-"""Which answers of the base are replayed: its likeliest ones and sampled ones in turn, and none that goes in circles."""
+"""Which answers of the base are replayed: its likeliest and sampled ones in turn, and none that goes in circles."""
 
 from collections.abc import Sequence
 
