@@ -191,17 +191,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Change against the base of the same field, mean over seeds; one row a field, source and share."""
+    """Change against the base of the same field, seed by seed; one row a field, source, share and length."""
     bases = {line["key"][0]: line for line in lines if line["key"][1] == "base"}
     runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in lines:
         if line["key"][1] != "base":
-            runs.setdefault(tuple(line["key"][:3]), []).append(line)
+            runs.setdefault((*line["key"][:3], line["key"][4]), []).append(line)
     head = (
-        "| field | replay | share | seeds | field | text | good answers | own answers | repetition | ended | length |"
+        "| data | replay | share | tokens | field | prompted | text | good answers | own answers | repetition | ended "
+        "| length |"
     )
-    rows = [head, "|" + " --- |" * 11]
-    for (field, source, share), group in sorted(runs.items()):
+    rows = [head, "|" + " --- |" * 12]
+    for (field, source, share, tokens), group in sorted(runs.items()):
         base = bases[field]
 
         def change(name: str, spec: str, relative: bool = False, group: Any = group, base: Any = base) -> str:
@@ -222,7 +223,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
             change("ended", "+.2f"),
             change("length", "+.0f"),
         ]
-        rows.append(f"| {field} | {source} | {share:.0%} | {len(group)} | " + " | ".join(cells) + " |")
+        rows.append(f"| {field} | {source} | {share:.0%} | {tokens:,} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
