@@ -18,6 +18,7 @@ from metier.training.replay import ReplayPlan
 
 ANSWER_TOKENS = 64  # limit of an answer that is measured; most good answers of the general pack are shorter
 WRITTEN_TOKENS = 96  # limit of one that is replayed
+LIKELIEST = 16  # answers that are replayed are greedy, the others sampled
 CIRCLES = 0.25  # of an answer, that repeats itself
 Answering = Callable[[Sequence[str]], list[Answer]]
 
@@ -34,16 +35,16 @@ def written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
 
 
 def replayed_answers(requests: Sequence[str], likeliest: Answering, sampled: Answering) -> list[Answer]:
-    """The likeliest answer to every other request, a sampled one to the rest and where the likeliest goes in circles,
-    which is not to be learned.
+    """The likeliest answers to the first LIKELIEST requests, of which few tokens hold most; sampled ones to the others,
+    and to those whose likeliest answer goes in circles, which is not to be learned.
 
     Trained on what it would say as often as it would say it, the base has no reason to move (the expected gradient is
-    zero), but a few sampled words hold it loosely; its likeliest words hold it fast, and make it surer of them and of
-    nothing else. Half of each does neither (docs/log.md, 2026-11-26).
+    zero), but a few sampled words hold it loosely; ever more of its likeliest words make it surer of them and of
+    nothing else (docs/log.md, 2026-11-26).
     """
-    straight = {a.request: a for a in likeliest(requests[::2]) if repetition(a.answer) <= CIRCLES}
-    drawn = {a.request: a for a in sampled([request for request in requests if request not in straight])}
-    return [straight.get(request) or drawn[request] for request in requests]
+    straight = [a for a in likeliest(requests[:LIKELIEST]) if repetition(a.answer) <= CIRCLES]
+    known = {answer.request for answer in straight}
+    return straight + sampled([request for request in requests if request not in known])
 
 
 def _kept_texts(subject: Subject, n: int) -> list[Answer]:
