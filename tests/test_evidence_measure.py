@@ -1,7 +1,9 @@
-"""How far a field is from what the base knows."""
+"""How far a field is from what the base knows, and what gain its held-out documents can show."""
 
 import pytest
 
+from metier.evidence.arms import Arm
+from metier.evidence.measure import detectable_line
 from metier.evidence.planning import distance
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
@@ -27,3 +29,17 @@ def test_windows_of_one_text_count_each() -> None:
     reader = PackReader(tiny_model())
     windows = [document(range(30), "a"), document(range(30), "a")]
     assert distance(reader, windows, windows[:1]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (None, "one held-out document cannot show a gain of any size: add documents"),
+        (0.039, "these 10 held-out documents can show a gain of about 3.9% of the base's bits, not less"),
+        (0.6, "to show a gain that is not 60% of the base's bits: add documents"),
+        (1.009, "to show a gain that is not all of the base's bits: add documents"),
+    ],
+)
+def test_what_the_set_can_show_is_said_and_no_gain_that_nobody_has(share: float | None, said: str) -> None:
+    scores = [{"slice": "field", "document": str(i)} for i in range(10)]
+    assert detectable_line(Arm(scores, [], [], []), "document", share).endswith(said)  # type: ignore[arg-type]

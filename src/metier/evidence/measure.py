@@ -40,6 +40,7 @@ from metier.training.replay import ReplayPlan
 SHOWN_FIELD = 4  # held-out rows answered by both models, for the reader
 SHOWN_TOKENS = 64  # of their answers
 PROBE_ROWS = 16
+HARDLY_ANY = 0.5  # of the bits of the base: no adapter gains as much
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,12 @@ def detectable_line(arm: Arm, unit: str, share: float | None) -> str:
     n_documents = len({record["document"] for record in _field_records(arm)})
     if share is None:
         return f"one held-out {unit} cannot show a gain of any size: add documents"
+    if share > HARDLY_ANY:
+        size = f"{share:.0%}" if share < 1 else "all"
+        return (
+            f"these {n_documents} held-out {unit}s are too few, or too unlike one another, to show a gain that is not "
+            f"{size} of the base's bits: add documents"
+        )
     return f"these {n_documents} held-out {unit}s can show a gain of about {share:.1%} of the base's bits, not less"
 
 
