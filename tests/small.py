@@ -1,13 +1,16 @@
-"""What tests of whole runs share: a general pack of a few items, short runs, somebody to talk to, and being killed."""
+"""What tests of whole runs share: a general pack of a few items, rows, short runs, somebody to talk to, and a death."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from metier.progress import Silent
+from metier.runs import read_json
 from metier.sources import general
 
 OPTIONS: dict[str, Any] = {"tokens": 4000, "minutes": 5.0, "step_tokens": 500, "pack_tokens": 250, "threads": 1}
@@ -59,9 +62,9 @@ class KilledError(BaseException):
 
 def kill_in_training(patch: pytest.MonkeyPatch, at: int = 5) -> None:
     """At the `at`th step that is taken, those of a probe among them."""
-    from metier.training import update
+    from metier.training import loop
 
-    step, n = update.train_step, 0
+    step, n = loop.train_step, 0
 
     def stepped(*arguments: Any) -> Any:
         nonlocal n
@@ -70,4 +73,25 @@ def kill_in_training(patch: pytest.MonkeyPatch, at: int = 5) -> None:
             raise KilledError
         return step(*arguments)
 
-    patch.setattr(update, "train_step", stepped)
+    patch.setattr(loop, "train_step", stepped)
+
+
+def write_terms(folder: Path) -> Path:
+    """60 rows, one of them twice, one of them answered with more than the window holds."""
+    pairs = [(f"What is the {i}. term?", f"The term {i} is « the answer number {i} ».") for i in range(58)]
+    pairs += [pairs[3], ("Count, please.", "one two three " * 60)]
+    path = folder / "terms.jsonl"
+    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in pairs), encoding="utf-8")
+    return path
+
+
+def state(path: Path) -> str:
+    return str(read_json(path / "status.json")["state"])
+
+
+def assert_adds_up(path: Path) -> dict[str, int]:
+    ledger = read_json(path / "ledger.json")
+    for kind in ("bytes", "rows"):
+        counts = dict(ledger[kind])
+        assert counts.pop("total") == sum(counts.values())
+    return dict(ledger["bytes"])

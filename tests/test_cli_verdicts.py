@@ -192,15 +192,15 @@ def test_a_full_disk_is_one_line_and_a_run_that_says_it_failed(
 def test_ctrl_c_while_training_keeps_the_adapter_and_says_how_to_go_on(
     room: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metier.training import update
+    from metier.training import loop
 
-    step = update.train_step
+    step = loop.train_step
 
     def stepped(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return step(*arguments)
 
-    monkeypatch.setattr(update, "train_step", stepped)
+    monkeypatch.setattr(loop, "train_step", stepped)
     shown = adapt("--out", "run-stopped")
     assert (shown.code, shown.out) == (130, "")
     assert "Stopping after this step" in shown.err

@@ -182,12 +182,12 @@ def test_killed_in_or_after_the_probe_it_ends_as_a_run_never_stopped_and_tries_n
 def test_the_rates_are_tried_anew_after_ctrl_c_in_the_probe(
     looked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metier.training import update
+    from metier.training import loop
 
-    run, step = tmp_path / "run", update.train_step
+    run, step = tmp_path / "run", loop.train_step
     try_rates(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(update, "train_step", lambda *a: signal.raise_signal(signal.SIGINT) or step(*a))
+        patch.setattr(loop, "train_step", lambda *a: signal.raise_signal(signal.SIGINT) or step(*a))
         with pytest.raises(KeyboardInterrupt):
             adapt("valves.jsonl", model="model", out=run, **PROBED)
     assert read_json(run / "status.json")["state"] == "interrupted"
@@ -260,11 +260,11 @@ def in_a_process(arguments: list[str]) -> None:
 
 
 def test_ctrl_c_and_then_resume(room: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from metier.training import update
+    from metier.training import loop
 
-    step = update.train_step
+    step = loop.train_step
     with monkeypatch.context() as patch:
-        patch.setattr(update, "train_step", lambda *a: signal.raise_signal(signal.SIGTERM) or step(*a))
+        patch.setattr(loop, "train_step", lambda *a: signal.raise_signal(signal.SIGTERM) or step(*a))
         options = [f"--{name.replace('_', '-')}={value}" for name, value in OPTIONS.items()]
         shown = command("adapt", "valves.jsonl", "--model", "model", "--out", "run-term", *options)
     assert shown.code == 130

@@ -22,7 +22,7 @@ from metier.training.plan import (
     plan,
 )
 from metier.training.speed import Speed
-from metier.training.trajectory import COST
+from metier.training.trajectory import EXTRA_STEPS
 
 SPEED = Speed(train_tokens_per_s=700, score_tokens_per_s=2000, generate_tokens_per_s=250)
 SIZES = Sizes(
@@ -134,7 +134,7 @@ def test_the_steps_beside_the_run_that_the_trajectory_takes_are_planned_and_coun
     sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
     found = planned(10, sizes)
     read_s = evidence_seconds(found.evidence, sizes, SPEED)
-    assert found.evidence_s - read_s == pytest.approx(COST * found.train_s, abs=0.1)
+    assert found.evidence_s - read_s == pytest.approx(EXTRA_STEPS * found.train_s, abs=0.1)
     replay_s = found.train_tokens * found.replay.share / 110 * SIZES.answer_tokens / SPEED.generate_tokens_per_s
     assert found.train_s + found.evidence_s + replay_s == pytest.approx(600 * MARGIN, rel=0.01)
     assert planned(10).evidence_s == pytest.approx(evidence_seconds(planned(10).evidence, SIZES, SPEED), abs=0.1)

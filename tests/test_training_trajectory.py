@@ -10,12 +10,11 @@ from torch import Tensor
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.runs import RunFolder
-from metier.training import loop
 from metier.training.journal import Journal
 from metier.training.loop import Recipe, StepMetrics, Trained, train
 from metier.training.stream import Step
-from metier.training.trajectory import COST, Trajectory, points, standing_at, trained_of
-from small import KilledError
+from metier.training.trajectory import EXTRA_STEPS, Trajectory, points, standing_at, trained_of
+from small import KilledError, kill_in_training
 from tiny import documents, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,7 +71,7 @@ def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
 def test_a_point_is_an_eighth_a_quarter_and_half_of_the_steps_and_the_rate_falls_in_the_last_fifth_before_it() -> None:
     assert points(64) == {8: 6, 16: 13, 32: 26}
     assert points(16) == {2: 2, 4: 3, 8: 6}
-    assert sum(end - falling for end, falling in points(4000).items()) == pytest.approx(COST * 4000)
+    assert sum(end - falling for end, falling in points(4000).items()) == pytest.approx(EXTRA_STEPS * 4000)
 
 
 def test_a_run_that_is_too_short_has_none() -> None:
@@ -99,18 +98,9 @@ def test_a_run_that_dies_beside_its_way_goes_on_to_the_same_points(
     """Of the updates, two of which lead to the point at step 8: the fifth is the first run's own, the eighth is not."""
     whole = RunFolder(tmp_path / "whole")
     _, expected, way = session(whole)
-    update, n = loop.update_that_fits, 0
-
-    def dying(*given: object) -> object:
-        nonlocal n
-        n += 1
-        if n == dies_at:
-            raise KilledError
-        return update(*given)  # type: ignore[arg-type]
-
     run = RunFolder(tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "update_that_fits", dying)
+        kill_in_training(patch, dies_at)
         with pytest.raises(KilledError):
             session(run, every_s=0.0)
     _, found, again = session(run)

@@ -13,10 +13,11 @@ from metier.errors import DivergedError, RunError
 from metier.models.packing import PackReader
 from metier.training.checkpoint import Checkpoint, kept_within, restore, training_tensors
 from metier.training.journal import Journal, RowLoss
+from metier.training.memory import or_none_without_memory, smaller_packs
 from metier.training.schedule import lr_at
 from metier.training.stream import Step
 from metier.training.trajectory import Trajectory
-from metier.training.update import Update, listed, update_that_fits
+from metier.training.update import Update, listed, train_step
 
 FEWEST_STEPS_APART = 4  # two anchors
 ANCHORS = 10  # in a run
@@ -211,12 +212,18 @@ def _update(
     recipe: Recipe,
     say: Callable[[str], None],
 ) -> tuple[float, Update]:
-    """The next step of the recipe, not counted; (its learning rate, what came of it)."""
+    """The next step of the recipe, not counted, in smaller packs where memory runs out; (its learning rate, the
+    update)."""
     lr = lr_at(done.n_steps, recipe.n_steps, recipe.peak_lr) * done.lr_factor
     for group in optimizer.param_groups:
         group["lr"] = lr
-    update, done.pack_tokens = update_that_fits(reader, optimizer, step, done.n_steps + 1, done.pack_tokens, say)
-    return lr, update
+    while True:
+        update = or_none_without_memory(lambda: train_step(reader, optimizer, step, done.pack_tokens))
+        if update is not None:
+            return lr, update
+        optimizer.zero_grad(set_to_none=True)
+        done.pack_tokens = smaller_packs(step.documents, done.pack_tokens)
+        say(f"memory ran out at step {done.n_steps + 1}: packs of {done.pack_tokens} tokens from here, the same steps")
 
 
 def _end_early(

@@ -17,7 +17,7 @@ from metier.training.replay import (
 )
 from metier.training.speed import Speed
 from metier.training.stream import MINED, OWN_GENERAL, REPLAY
-from metier.training.trajectory import COST, SHARES
+from metier.training.trajectory import EXTRA_STEPS, SHARES
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
 MARGIN = 0.85  # of the time is planned: machines are shared, and the few rows shown are answered beside it
@@ -223,11 +223,11 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
     if settings.tokens:
         train_tokens = settings.tokens
         probe = _probe(settings, sizes, min(train_tokens, most), lr)
-        left = max(0.0, seconds - ((1 + COST) * train_tokens + _cost(probe)) / speed.train_tokens_per_s)
+        left = max(0.0, seconds - ((1 + EXTRA_STEPS) * train_tokens + _cost(probe)) / speed.train_tokens_per_s)
         evidence = evidence_plan(settings.evidence, sizes, speed, left, limit=left)
     else:
         wanted = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE
-        shortest = (1 + COST) * min(FEWEST_STEPS * smallest_step(settings), most) / speed.train_tokens_per_s
+        shortest = (1 + EXTRA_STEPS) * min(FEWEST_STEPS * smallest_step(settings), most) / speed.train_tokens_per_s
         evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted, limit=seconds - shortest)
         left = seconds - evidence_seconds(evidence, sizes, speed)
         replay_cost = (
@@ -296,7 +296,7 @@ def _lr_from(settings: Settings, sizes: Sizes, probe: ProbePlan | None) -> str:
 
 def _beside(evidence: EvidencePlan) -> float:
     """Of the run's steps, those beside it that the trajectory takes: it is read where a strength is chosen."""
-    return COST if evidence.choosing.strengths else 0.0
+    return EXTRA_STEPS if evidence.choosing.strengths else 0.0
 
 
 def _cost(probe: ProbePlan | None) -> int:

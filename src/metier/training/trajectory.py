@@ -25,7 +25,7 @@ from metier.training.schedule import DECAY_SHARE
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the steps
 FEWEST_STEPS = 16  # of a run: an eighth of it is two
-COST = DECAY_SHARE * sum(SHARES)  # of the run's own steps
+EXTRA_STEPS = DECAY_SHARE * sum(SHARES)  # of the run's own steps
 
 
 def points(n_steps: int) -> dict[int, int]:

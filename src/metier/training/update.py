@@ -1,7 +1,7 @@
 """One update of the weights: the packs of a step forwards and backwards, then the optimizer."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from metier.models.encoding import Encoded
 from metier.models.packing import Pack, PackReader
 from metier.training import parallel
 from metier.training.journal import RowLoss
-from metier.training.memory import or_none_without_memory, smaller_packs, together
+from metier.training.memory import together
 from metier.training.preferences import compare, pair_packs_of
 from metier.training.stream import Step
 
@@ -64,24 +64,6 @@ def train_step(reader: PackReader, optimizer: torch.optim.Optimizer, step: Step,
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return update
-
-
-def update_that_fits(
-    reader: PackReader,
-    optimizer: torch.optim.Optimizer,
-    step: Step,
-    number: int,
-    pack_tokens: int,
-    say: Callable[[str], None],
-) -> tuple[Update, int]:
-    """As `train_step`, in smaller packs where memory runs out; the update, and the tokens a pack from here on."""
-    while True:
-        update = or_none_without_memory(partial(train_step, reader, optimizer, step, pack_tokens))
-        if update is not None:
-            return update, pack_tokens
-        optimizer.zero_grad(set_to_none=True)
-        pack_tokens = smaller_packs(step.documents, pack_tokens)
-        say(f"memory ran out at step {number}: packs of {pack_tokens} tokens from here, the same steps")
 
 
 def _read_own(
