@@ -140,6 +140,16 @@ def test_the_steps_beside_the_run_that_the_trajectory_takes_are_planned_and_coun
     assert planned(10).evidence_s == pytest.approx(evidence_seconds(planned(10).evidence, SIZES, SPEED), abs=0.1)
 
 
+def test_given_tokens_leave_their_evidence_the_time_without_the_steps_beside_the_run() -> None:
+    sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
+    smallest_s = evidence_seconds(planned(3, sizes).evidence, sizes, SPEED)
+    tokens = 70_000  # 100 s of training, and 17.5 s beside it
+    needed = (1 + EXTRA_STEPS) * tokens / SPEED.train_tokens_per_s + smallest_s
+    for seconds, chooses in ((needed - 1, False), (needed + 1, True)):
+        found = planned(seconds / MARGIN / 60, sizes, tokens=tokens, lr=1e-3)
+        assert bool(found.evidence.choosing.strengths) == chooses
+
+
 @pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
 def test_tokens_that_are_given_are_kept_whatever_the_speed_and_the_minutes(factor: float) -> None:
     speed = Speed(*(factor * value for value in vars(SPEED).values()))

@@ -1,7 +1,9 @@
 """The weights on their way: a point is what a shorter run would have learned, and the run does not notice."""
 
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,13 @@ from torch import Tensor
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.runs import RunFolder
+from metier.training import loop
+from metier.training.checkpoint import kept_within
 from metier.training.journal import Journal
 from metier.training.loop import Recipe, StepMetrics, Trained, train
 from metier.training.stream import Step
 from metier.training.trajectory import EXTRA_STEPS, Trajectory, points, standing_at, trained_of
+from metier.training.update import Update
 from small import KilledError, kill_in_training
 from tiny import documents, tiny_model
 
@@ -135,9 +140,60 @@ def test_a_stop_on_the_way_to_a_point_leaves_none_and_the_run_that_goes_on_has_i
     assert_same(points_of(trajectory)[8], trained_for(8))
 
 
+def test_what_is_not_finite_beside_the_run_leaves_no_point_and_the_run_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The eighth update of all is the first towards the point at step 8."""
+    step, n = loop.train_step, 0
+
+    def spoilt(*given: Any) -> Update:
+        nonlocal n
+        n += 1
+        return Update(float("nan"), 1.0, 3, [], []) if n == 8 else step(*given)
+
+    monkeypatch.setattr(loop, "train_step", spoilt)
+    done, found, trajectory = session(RunFolder(tmp_path / "run"))
+    monkeypatch.undo()
+    assert list(points_of(trajectory)) == [2, 4]
+    assert done.rollbacks == []
+    assert_same(found, trained_for(N_STEPS))
+
+
+def test_packs_that_did_not_fit_beside_the_run_are_smaller_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, n, sizes = loop.train_step, 0, []
+
+    def tight(*given: Any) -> Update:
+        nonlocal n
+        n += 1
+        sizes.append(given[3])
+        if n == 8:
+            raise MemoryError
+        return step(*given)
+
+    monkeypatch.setattr(loop, "train_step", tight)
+    done, _, trajectory = session(RunFolder(tmp_path / "run"))
+    assert list(points_of(trajectory)) == [2, 4, 8]
+    assert sizes[:8] == [40] * 8
+    assert set(sizes[8:]) == {done.pack_tokens}
+    assert done.pack_tokens < 40
+
+
+def test_what_is_drawn_beside_the_run_changes_no_draw_of_its_own() -> None:
+    model = add_method(tiny_model(), "lora", r=2, alpha=4, seed=0)
+    optimizer = torch.optim.AdamW(trained_of(model).values())
+    torch.manual_seed(5)
+    random.seed(5)
+    with kept_within(model, optimizer):
+        drawn = torch.rand(3), random.random()
+    assert torch.equal(torch.rand(3), drawn[0])
+    assert random.random() == drawn[1]
+
+
 def test_a_point_whose_steps_were_taken_while_rates_were_tried_is_passed_over(tmp_path: Path) -> None:
     trajectory = Trajectory(tmp_path, 64)
-    assert [trajectory.due(n) for n in (5, 6, 8, 9, 12, 13, 32, 33)] == [None, 8, 8, None, None, 16, 32, None]
+    assert [trajectory.due(n) for n in (5, 6, 7, 8, 13, 14, 26, 27)] == [None, 8, None, None, 16, None, 32, None]
     trajectory.keep(16, add_method(tiny_model(), "lora", r=2, alpha=4, seed=0))
     assert trajectory.due(13) is None
     assert [step for step, _ in trajectory.weights()] == [16]

@@ -44,9 +44,9 @@ class Trajectory:
 
     def due(self, n_steps: int) -> int | None:
         """The point to which training is to go on beside the run, which has taken `n_steps`; None where there is none.
-        The first steps may have been taken while rates were tried: then it is fewer steps to the point, or none."""
+        One whose step was taken while rates were tried is passed over."""
         for end, falling in self.points.items():
-            if falling <= n_steps <= end:
+            if n_steps == falling:
                 return None if parallel.by_first(self._path(end).exists) else end
         return None
 
