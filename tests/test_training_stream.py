@@ -61,6 +61,18 @@ def test_the_windows_of_one_text_do_not_come_one_after_another() -> None:
     assert together < 750
 
 
+def test_a_long_text_that_comes_first_takes_no_more_of_a_short_run_than_it_is_of_the_corpus() -> None:
+    def encode(example: Example) -> list[Encoded]:
+        return [document(range(5), f"{example.id}/{w}") for w in range(300 if example.id == "e0" else 10)]
+
+    shares = []
+    for seed in range(20):
+        found = [d.item for _, d in islice(field_documents(examples(31), encode, seed), 60)]
+        shares.append(sum(item.startswith("e0/") for item in found) / 60)
+    assert 0.4 < sum(shares) / 20 < 0.6
+    assert max(shares) < 0.8
+
+
 def test_documents_without_a_supervised_token_are_passed_over_and_a_field_of_them_ends() -> None:
     def encode(example: Example) -> list[Encoded]:
         return [document(range(5), example.id, n_prompt=5 if example.id == "e1" else 1)]

@@ -8,7 +8,9 @@ from itertools import cycle
 from metier.models.encoding import Encoded
 from metier.sources.examples import Example
 
-BUFFER = 64  # documents waiting, encoded
+# Encoded documents waiting, about half a million tokens: a smaller corpus is shuffled as a whole, and one long table
+# among files is no more of a short run than of the corpus. Filling it takes about a second.
+BUFFER = 1024
 # The names of parts; under --mix those of the field are the names of their data.
 FIELD, MINED, REPLAY, OWN_GENERAL = "field", "mined tasks", "replay", "your general text"
 
@@ -45,7 +47,7 @@ def field_documents(
     """(epoch, document) without end: every epoch all documents once, in an order fixed by the seed.
 
     Examples are encoded as they are needed. The windows of a long text are spread by drawing from a buffer, so that
-    a step is not one text.
+    neither a step nor a short run is one text, unless that text is longer than the buffer.
     """
     epoch = 0
     while True:
