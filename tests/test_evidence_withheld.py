@@ -15,7 +15,8 @@ from test_evidence_verdict import general, held_out
 def test_the_gain_is_computed_on_the_items_that_do_not_leak():
     base, adapted = arms(saved=0.1)
     flattered = [{**r, "nll": r["nll"] / 10} if i < 10 else r for i, r in enumerate(adapted)]
-    leaks = Leaks(held_out=[Leak(str(r["item"]), "field", 1.0, "t") for r in base[:10]])
+    found = [Leak(str(r["item"]), "field", 1.0, "t") for r in base[:10]]
+    leaks = Leaks(held_out=found, measured={"held_out": len(base)})
     dirty = gain(base, flattered)
     clean = gain(clean_items(base, leaks), clean_items(flattered, leaks))
     assert dirty["relative"] > 1.3 * clean["relative"]
@@ -53,9 +54,8 @@ def test_a_sure_loss_of_a_leaked_slice_is_still_a_loss():
 
 
 def test_a_benchmark_that_was_trained_on_is_named():
-    leaks = Leaks(
-        benchmarks=[Leak("exam.jsonl:1", "exam.jsonl", 1.0, "t"), Leak("exam.jsonl:2", "exam.jsonl", 1.0, "t")]
-    )
+    found = [Leak(f"exam.jsonl:{line}", "exam.jsonl", 1.0, "t") for line in (1, 2)]
+    leaks = Leaks(benchmarks=found, measured={"benchmarks": 5})
     assert leak_reasons(leaks, 0) == [
         "2 of the rows of exam.jsonl stand in the training text: a score on it is no evidence."
     ]

@@ -32,7 +32,7 @@ from metier.sources.general import texts
 from metier.sources.ledger import Ledger
 from metier.sources.mine import mined_terms
 from metier.sources.read import Corpus, ReadOptions, read_corpus
-from metier.sources.shown import found_lines, left_out_files, removed_lines
+from metier.sources.shown import corpus_lines, private_lines
 from metier.sources.split import Split, split_corpus
 from metier.training import parallel
 from metier.training.journal import Journal
@@ -153,11 +153,7 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
         select=settings.select,
     )
     corpus = read_corpus(settings.data, options, say)
-    for line in (line for found in corpus.formats for line in found_lines(found)):
-        say.say(line)
-    if left_out := left_out_files(corpus.files):
-        say.say(f"{len(corpus.files):,} files, of which {left_out} (the ledger says which)")
-    for line in removed_lines(corpus):
+    for line in (*corpus_lines(corpus), *private_lines(corpus)):
         say.say(line)
     split = split_corpus(corpus.examples, settings.seed, settings.held_out, ledger=corpus.ledger)
     if not split.train:

@@ -41,7 +41,8 @@ def measure_trained(
 ) -> float:
     """Write to evidence/ all that the verdict is concluded from; return the seconds of what quick evidence has, too."""
     choosing_s, dial = choose(subject, split, planned, field.trained, journal, leaks)
-    language, names = write_field_terms(subject.run, split, field.trained) if before.items.field else ("", [])
+    rows = trained_on(split, field.trained)
+    language, names = write_field_terms(subject.run, split, rows) if before.items.field else ("", [])
     clean = without_leaks(split, leaks)
     with at_strength(subject.reader.model, dial):
         after = measure.adapted_arm(subject, subject.reader, before)
@@ -101,12 +102,15 @@ def compare(
     return limits
 
 
-def write_field_terms(run: RunFolder, split: Split, trained: Trained) -> tuple[str, list[str]]:
-    """The field's terms, and which of them stand in what was trained on, to evidence/terms.jsonl; returns the main
-    language and the terms, the foremost first."""
+def write_field_terms(run: RunFolder, split: Split, trained: Sequence[Example] | None) -> tuple[str, list[str]]:
+    """The field's terms, and which of them stand in what was trained on (None: not known), to evidence/terms.jsonl;
+    returns the main language and the terms, the foremost first."""
     examples = (*split.train, *split.select, *split.test)
     language: str = languages([(e.id, e.learned_text) for e in examples])["main"]
     found = [one["term"] for one in terms(examples, language)]
-    seen = terms_in([e.learned_text for e in trained_on(split, trained)], found)
-    write_jsonl(run.evidence / "terms.jsonl", [{"term": term, "seen": term in seen} for term in found])
+    records: list[dict[str, object]] = [{"term": term} for term in found]
+    if trained is not None:
+        seen = terms_in([e.learned_text for e in trained], found)
+        records = [{"term": term, "seen": term in seen} for term in found]
+    write_jsonl(run.evidence / "terms.jsonl", records)
     return language, found

@@ -1,7 +1,7 @@
 """The evidence for any adapter or model, whoever trained it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,22 @@ from metier.models.packing import PackReader
 from metier.models.terms import tokens_of_adapter
 from metier.models.threads import fit_threads
 from metier.progress import Progress, Silent
+from metier.proof import without_leaks, write_field_terms
 from metier.ranks import this_rank
 from metier.record import finish, recorded
 from metier.results import Run
-from metier.runs import RunFolder, default_folder, environment, read_json, write_json, write_jsonl, write_text
+from metier.runs import RunFolder, default_folder, environment, read_json, write_json, write_text
 from metier.settings import Settings, to_toml
 from metier.sources.documents import digest
 from metier.sources.examples import Example
-from metier.sources.language import languages
 from metier.sources.leaks import Leaks
 from metier.sources.read import Corpus, ReadOptions, read_corpus
+from metier.sources.shown import corpus_lines
 from metier.sources.split import Split, Unit
-from metier.sources.terms import terms
 from metier.training import parallel
 from metier.training.plan import EvidencePlan, evidence_plan
+from metier.training.replay import NO_REPLAY
+from metier.training.speed import Speed
 
 FEWEST_TO_CHOOSE = 40  # documents, of which a third chooses
 
@@ -42,14 +44,17 @@ def prove(
     adapter: str | Path | None = None,
     model: str | None = None,
     out: str | Path | None = None,
-    fields: Mapping[str, str] | None = None,
-    skip_bad_rows: bool = False,
+    trained_on: str | Sequence[str] = (),
+    password: str = "",
     progress: Progress | None = None,
     **options: Any,
 ) -> Run:
     """Measure an adapter, or a whole model, against its base on the texts of `domain`, none of which it may have seen.
 
-    options: those of `Settings` that concern the evidence (minutes, evidence, budget_forgetting, seed, threads).
+    trained_on: the data that it was trained on, where that is known: measured text that stands there is no evidence.
+    password: opens locked files among the data.
+    options: those of `Settings` that concern reading (fields, skip_bad_rows) and the evidence (minutes, evidence,
+    budget_forgetting, seed, threads).
 
     Raises:
         MetierError: what the user can mend, in one sentence.
@@ -58,20 +63,17 @@ def prove(
     say = progress if progress and this_rank().is_first else Silent()
     if (adapter is None) == (model is None):
         raise MetierError("name either an --adapter or a --model to prove.")
-    data = (domain,) if isinstance(domain, str) else tuple(domain)
-    settings = Settings(data=data, model=base, fields=dict(fields or {}), skip_bad_rows=skip_bad_rows, **options)
+    data, trained_data = ((given,) if isinstance(given, str) else tuple(given) for given in (domain, trained_on))
+    settings = Settings(data=data, model=base, **options)
     run = RunFolder(out or default_folder(data[0]))
     run.require_free()
     parallel.join(settings.rank_timeout, chosen(settings.device))
-    corpus = read_corpus(data, ReadOptions(dict(fields or {}), skip_bad_rows, privacy=settings.privacy))
-    split = _halves(corpus.examples, settings, to_choose=adapter is not None)
+    corpus, trained = _read(settings, trained_data, password, say)
+    split = _halves(corpus.examples, trained, settings, to_choose=adapter is not None)
     subject, proved = _load(settings, run, say, adapter, model)
     for line in proved.slower_paths():
         say.say(line)
-    sizes, speed = planning.measure_machine(subject.encoder, subject.reader, split.test, split.test, settings)
-    sizes = planning.to_choose_by(sizes, len(split.select))
-    seconds = settings.minutes * 60 - (time.monotonic() - started)
-    evidence = parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds))
+    evidence, speed = _plan(subject, split, started)
     run.create()
     with recorded(run):
         write_text(run.config, to_toml(settings))
@@ -82,7 +84,8 @@ def prove(
         results = {
             "schema": conclude.SCHEMA,
             **parallel.by_first(lambda: conclude.evidence_part(run)),
-            "model": facts.model_facts(subject.base, proved.model) | {"proved": str(adapter or model)},
+            "model": facts.model_facts(subject.base, proved.model)
+            | {"proved": str(adapter or model), "trained_on": list(trained_data)},
             "data": facts.data_facts(corpus, split, 0),
             "cost": {
                 "evidence_s": seconds,
@@ -95,6 +98,26 @@ def prove(
     return finish(run)
 
 
+def _read(
+    settings: Settings, trained_data: Sequence[str], password: str, say: Progress
+) -> tuple[Corpus, Sequence[Example]]:
+    """What is measured, and what the model was trained on."""
+    reading = ReadOptions(settings.fields, settings.skip_bad_rows, password=password, privacy=settings.privacy)
+    corpus = read_corpus(settings.data, reading, say)
+    for line in corpus_lines(corpus):
+        say.say(line)
+    return corpus, read_corpus(trained_data, reading, say).examples if trained_data else ()
+
+
+def _plan(subject: Subject, split: Split, started: float) -> tuple[EvidencePlan, Speed]:
+    """How much is measured in what is left of the minutes, and the speeds that this follows from."""
+    settings = subject.settings
+    sizes, speed = planning.measure_machine(subject.encoder, subject.reader, split.test, split.test, settings)
+    sizes = planning.to_choose_by(sizes, len(split.select))
+    seconds = settings.minutes * 60 - (time.monotonic() - started)
+    return parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds)), speed
+
+
 def _measure(subject: Subject, proved: PackReader, split: Split, evidence: EvidencePlan, corpus: Corpus) -> float:
     """Write to evidence/ all that the verdict is concluded from; return the seconds it took."""
     run = subject.run
@@ -102,15 +125,15 @@ def _measure(subject: Subject, proved: PackReader, split: Split, evidence: Evide
     cut = measure.cut_bytes(corpus.ledger, before.field_by_example())
     corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut=cut)
     write_json(run.ledger, corpus.ledger.as_json())
-    choosing_s = read_strengths(subject, split.select, evidence.choosing)
+    leaks = measure.leaks_of(subject, split, (), NO_REPLAY) if split.train else Leaks()
+    choosing_s = read_strengths(subject, without_leaks(split, leaks).select, evidence.choosing)
     after = measure.adapted_arm(subject, proved, before)
-    language: str = languages([(e.id, e.learned_text) for e in corpus.examples])["main"]
-    write_jsonl(run.evidence / "terms.jsonl", [{"term": one["term"]} for one in terms(corpus.examples, language)])
-    measure.write_measured(subject, before, after, split.unit, Leaks(), language=language)
+    language, _ = write_field_terms(run, split, split.train or None)
+    measure.write_measured(subject, before, after, split.unit, leaks, language=language)
     return before.seconds + choosing_s + after.seconds
 
 
-def _halves(examples: Sequence[Example], settings: Settings, to_choose: bool) -> Split:
+def _halves(examples: Sequence[Example], trained: Sequence[Example], settings: Settings, to_choose: bool) -> Split:
     """Where there are documents enough, a third of them, by a hash of their names, is what a strength is chosen by; the
     claims are made on the others."""
     documents = sorted({e.document for e in examples}, key=lambda name: digest(name))
@@ -118,7 +141,7 @@ def _halves(examples: Sequence[Example], settings: Settings, to_choose: bool) ->
     select = set(documents[:n_select])
     unit: Unit = "row" if all(e.document == e.id for e in examples) else "document"
     chosen_on = [e for e in examples if e.document in select]
-    return Split([], chosen_on, [e for e in examples if e.document not in select], unit, settings.seed)
+    return Split(list(trained), chosen_on, [e for e in examples if e.document not in select], unit, settings.seed)
 
 
 def _load(

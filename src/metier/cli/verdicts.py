@@ -33,6 +33,9 @@ Base = Annotated[str, typer.Option(metavar="MODEL", help=help_of("model"))]
 Adapter = Annotated[str | None, typer.Option(metavar="FOLDER", help="the adapter to prove: a folder as PEFT writes it")]
 Model = Annotated[str | None, typer.Option(metavar="MODEL", help="or the whole model to prove")]
 Domain = Annotated[list[str], typer.Option(metavar="DATA", help=f"texts it has not seen: {DATA_HELP}")]
+TrainedOn = Annotated[
+    list[str] | None, typer.Option(metavar="DATA", help="the data that it was trained on, to look for leaks")
+]
 
 
 @takes(settings=("model", *(name for names in PANELS.values() for name in names)), row_fields=True)
@@ -86,8 +89,10 @@ def prove(
     fields: dict[str, str],
     adapter: Adapter = None,
     model: Model = None,
+    trained_on: TrainedOn = None,
     out: Out = None,
     skip_bad_rows: SkipBadRows = False,
+    password: Password = "",
     as_json: AsJson = False,
     gate: Gate = False,
 ) -> None:
@@ -105,9 +110,11 @@ def prove(
                 adapter=adapter,
                 model=model,
                 domain=domain,
+                trained_on=trained_on or (),
                 out=folder,
                 fields=fields,
                 skip_bad_rows=skip_bad_rows,
+                password=password,
                 progress=shown,
                 **settings,
             )

@@ -11,7 +11,9 @@ from metier.sources.leaks import Leak, Leaks
 ALL_LEAKED = {
     "decision": "cannot_tell",
     "sentence": "Cannot tell. The text of every held-out item that was measured stands in the training text as well.",
-    "reasons": ["Leave the repeated texts out of the data, or hold other documents out with another --seed."],
+    "reasons": [
+        "Leave the repeated texts out of the data, hold other documents out with another --seed, or prove it on others."
+    ],
 }
 
 
@@ -40,6 +42,8 @@ def withhold(retained: Mapping[str, Any], leaks: Leaks, measured: Collection[str
 def leak_reasons(leaks: Leaks, n_field: int) -> list[str]:
     """What the verdict has to say of them. n_field: measured items of the field that leaked."""
     reasons = []
+    if not leaks.measured:
+        reasons.append("No leaks were looked for, as what it was trained on was not named (--trained-on).")
     if n_field:
         items = "item, whose text stands" if n_field == 1 else "items, whose texts stand"
         reasons.append(f"The gain leaves out {n_field} held-out {items} in the training text as well.")

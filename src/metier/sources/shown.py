@@ -56,21 +56,29 @@ def left_out_files(files: Sequence[FileRead]) -> str:
     return ", ".join(f"{counts[status]} {words}" for status, words in STATUS_WORDS.items() if counts[status])
 
 
-def removed_lines(corpus: Corpus) -> list[str]:
-    """What cleaning left out or found, one line for each kind; nothing where there is nothing."""
-    found, lines = corpus.findings, []
+def corpus_lines(corpus: Corpus) -> list[str]:
+    """What was read, what was not, and what cleaning left out; a line for each kind that there is."""
+    found = corpus.findings
+    lines = [line for one in corpus.formats for line in found_lines(one)]
+    if left_out := left_out_files(corpus.files):
+        lines.append(f"{len(corpus.files):,} files, of which {left_out} (the ledger says which)")
     if found.near:
         name, (first, share) = next(iter(found.near.items()))
         lines.append(f"{counted(len(found.near), 'near-duplicate')} left out: {name} repeats {share:.0%} of {first}")
     if found.lines:
         line, n = next(iter(found.lines.items()))
         lines.append(f"{counted(len(found.lines), 'boilerplate line')} left out: in {n} texts {_cut(line, 60)!r}")
-    if found.private:
-        dropped = {entry["where"] for entry in corpus.ledger.removed if entry["bucket"] == "private"}
-        kept = len(found.private.keys() - dropped)
-        done = "learned as they are: --privacy mask or drop" if kept else "masked or left out"
-        lines.append(f"{counted(len(found.private), 'row')} with identifiers, {done} ({next(iter(found.private))})")
     return lines
+
+
+def private_lines(corpus: Corpus) -> list[str]:
+    """What becomes of rows with identifiers, where there are any."""
+    found = corpus.findings.private
+    if not found:
+        return []
+    dropped = {entry["where"] for entry in corpus.ledger.removed if entry["bucket"] == "private"}
+    done = "learned as they are: --privacy mask or drop" if found.keys() - dropped else "masked or left out"
+    return [f"{counted(len(found), 'row')} with identifiers, {done} ({next(iter(found))})"]
 
 
 def leak_lines(leaks: Leaks, unit: str) -> list[str]:

@@ -33,6 +33,9 @@ class ReplayPlan:
     texts: int
 
 
+NO_REPLAY = ReplayPlan(0.0, 0.0, 0, 0)
+
+
 def kind_of(examples: Sequence[Example]) -> Kind:
     """What most of the learned text is: plain text, single answers, or conversations of several turns."""
     sizes: dict[Kind, int] = {"text": 0, "answers": 0, "chat": 0}

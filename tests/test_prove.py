@@ -1,0 +1,98 @@
+"""An adapter of anybody's: what it was trained on is not known, or is named and searched for what is measured."""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from metier.models.load import load_base
+from metier.models.methods import add_method
+from metier.prove import prove
+from metier.results import Run
+from metier.runs import read_json, read_jsonl
+from metier.sources import general
+from small import Told, small_pack
+from small_files import pdf
+from tiny import save_tiny
+
+WORDS = ["axle", "bolt", "crank", "drum", "flange", "gear", "hub", "joint", "key", "lever", "motor", "nut", "shaft"]
+
+
+def text_of(i: int) -> str:
+    return " ".join(random.Random(i).choices(WORDS, k=40)) + f" number {i}."
+
+
+def write_texts(path: Path, texts: Sequence[str]) -> str:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with small_pack() as patch:
+        patch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"), tie_word_embeddings=True)
+
+
+@pytest.fixture(scope="module")
+def adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("adapter")
+    add_method(load_base(str(model)).model, "lora", 4, 8, 0, 0).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def known(model: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Trained on three of the texts that are measured, and on an item of the general pack."""
+    folder = tmp_path_factory.mktemp("known")
+    domain = write_texts(folder / "domain.jsonl", [text_of(i) for i in range(24)])
+    trained = [*(text_of(i) for i in (3, 4, 5, 100, 101)), general.measured_texts()[0].text]
+    trained_on = write_texts(folder / "trained.jsonl", trained)
+    return prove(str(model), domain, adapter, out=folder / "run", trained_on=trained_on, minutes=0.1, threads=1)
+
+
+def test_measured_texts_that_were_trained_on_are_left_out_of_the_gain(known: Run) -> None:
+    leaks, measured = known.results["leaks"], known.results["gain"]["n_documents"]
+    assert leaks["held_out"]["leaked"] == 3
+    assert {leak["where"] for leak in leaks["held_out"]["listed"]} == {f"trained.jsonl:{line}" for line in (1, 2, 3)}
+    items = {r["item"] for r in read_jsonl(known.path / "evidence" / "scores-base.jsonl") if r["slice"] == "field"}
+    assert measured == len(items - {leak["item"] for leak in leaks["held_out"]["listed"]}) < len(items)
+    assert any("leaves out" in reason for reason in known.verdict["reasons"])
+
+
+def test_a_general_slice_that_was_trained_on_does_not_pass(known: Run) -> None:
+    leaked = known.results["leaks"]["general"]
+    assert leaked["leaked"] == 1
+    slices = {one["name"]: one for one in known.results["retention"]["slices"]}
+    assert slices[leaked["slices"][0]]["passed"] is not True
+    assert slices[leaked["slices"][0]]["leaked"] == 1
+
+
+def test_what_it_was_trained_on_is_kept_in_the_results(known: Run) -> None:
+    assert [Path(name).name for name in known.results["model"]["trained_on"]] == ["trained.jsonl"]
+    assert known.results["data"]["examples"] == 24
+    assert all("seen" in record for record in read_jsonl(known.path / "evidence" / "terms.jsonl"))
+    assert len(read_json(known.path / "splits.json")["train"]) == 6
+
+
+def test_where_it_is_not_known_no_leak_is_denied(model: Path, adapter: Path, tmp_path: Path) -> None:
+    """And a locked file opens with its password, and what was read is said."""
+    domain, told = tmp_path / "domain", Told()
+    domain.mkdir()
+    write_texts(domain / "texts.jsonl", [text_of(i) for i in range(24)])
+    (domain / "locked.pdf").write_bytes(pdf([[(72, 700, text_of(50))]], password="tower"))
+    run = prove(
+        str(model), str(domain), adapter, out=tmp_path / "run", minutes=0.1, threads=1, password="tower", progress=told
+    )
+    assert any("No leaks were looked for" in reason for reason in run.verdict["reasons"])
+    assert run.results["leaks"]["held_out"]["measured"] == 0
+    assert run.results["data"]["examples"] == 25
+    assert any(line.startswith("texts.jsonl: 24 rows") for line in told.lines)
+    assert not any("seen" in record for record in read_jsonl(run.path / "evidence" / "terms.jsonl"))
