@@ -197,6 +197,14 @@ def test_a_run_has_sixteen_steps_or_more_unless_a_sixteenth_is_less_than_the_sma
     assert planned(tokens=8000, pack_tokens=256).step_tokens == 500
 
 
+def test_no_step_is_smaller_than_the_windows_of_long_texts() -> None:
+    """Each step trains a document at least, so ten steps of a window are what 8,000 tokens are."""
+    texts = replace(SIZES, document_tokens=800)
+    assert (planned(tokens=8000, sizes=texts).step_tokens, planned(tokens=8000, sizes=texts).steps) == (800, 10)
+    assert planned(tokens=400_000, sizes=texts).step_tokens == 2048
+    assert planned(tokens=400_000, sizes=texts, step_tokens=256, pack_tokens=256).step_tokens == 256
+
+
 def test_a_learning_rate_that_is_given_is_kept_and_none_takes_the_models() -> None:
     assert planned().lr == 1e-3
     assert planned(lr=3e-5).lr == 3e-5

@@ -79,6 +79,7 @@ def measure_machine(
         distance=distance(reader, documents, items.text_documents),
         probe_tokens=sum(len(d.ids) for d in probe_answers(encoder)),
         pairs=sum(bool(example.rejected) for example in train),
+        document_tokens=round(_mean(d.n_tokens for d in documents)),
     )
     return sizes, measure_speed(reader, documents, items.text_documents, settings.pack_tokens, ANSWER_TOKENS)
 

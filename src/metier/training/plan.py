@@ -53,6 +53,7 @@ class Sizes:
     kind: Kind = "answers"  # of the field, and
     own_kind: Kind | None = None  # of the user's general texts that are there to be replayed
     distance: float = 1.0  # the base's bits per byte on the field over those on general text
+    document_tokens: int = 0  # of a row to train on, or of a window of a long text
 
 
 DIVERGENCE_TEXTS = 8  # of each kind whose divergence from the base is read, halfway and at the end
@@ -220,6 +221,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
     share = default_share(sizes.kind, sizes.distance) if settings.replay == BY_DATA else settings.replay
     of_field = 1 - share - settings.mined
     most = int(sizes.train_tokens * settings.max_epochs / of_field)
+    smallest = smallest_step(settings, sizes.document_tokens)
     if settings.tokens:
         train_tokens = settings.tokens
         probe = _probe(settings, sizes, min(train_tokens, most), lr)
@@ -227,7 +229,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         evidence = evidence_plan(settings.evidence, sizes, speed, left, limit=left)
     else:
         wanted = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE
-        shortest = (1 + EXTRA_STEPS) * min(FEWEST_STEPS * smallest_step(settings), most) / speed.train_tokens_per_s
+        shortest = (1 + EXTRA_STEPS) * min(FEWEST_STEPS * smallest, most) / speed.train_tokens_per_s
         evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted, limit=seconds - shortest)
         left = seconds - evidence_seconds(evidence, sizes, speed)
         replay_cost = (
@@ -244,11 +246,11 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
     if train_tokens > most:
         notes.append(f"the field is trained {settings.max_epochs} times over, no more: {most:,} tokens suffice")
         train_tokens = most
-    floor = min(FEWEST_STEPS * smallest_step(settings), most)
+    floor = min(FEWEST_STEPS * smallest, most)
     if train_tokens < floor and not settings.tokens:
         notes.append(f"{seconds:.0f} s are too few for {FEWEST_STEPS} steps; it will take longer")
         train_tokens = floor
-    step_tokens = step_size(train_tokens, settings)
+    step_tokens = step_size(train_tokens, settings, smallest)
     return Plan(
         train_tokens=train_tokens,
         steps=max(1, round(train_tokens / step_tokens)),
@@ -303,11 +305,13 @@ def _cost(probe: ProbePlan | None) -> int:
     return probe.cost_tokens if probe else 0
 
 
-def step_size(train_tokens: int, settings: Settings) -> int:
+def step_size(train_tokens: int, settings: Settings, smallest: int) -> int:
     """Tokens a step: those of the settings, fewer when that would make fewer than 16 steps (small batches train
     well)."""
-    return max(smallest_step(settings), min(settings.step_tokens, train_tokens // FEWEST_STEPS))
+    return max(smallest, min(settings.step_tokens, train_tokens // FEWEST_STEPS))
 
 
-def smallest_step(settings: Settings) -> int:
-    return min(SMALLEST_STEP, settings.pack_tokens)
+def smallest_step(settings: Settings, document_tokens: int) -> int:
+    """A step holds a document at least: where those are windows of long texts, smaller steps would train more than was
+    planned."""
+    return max(min(SMALLEST_STEP, settings.pack_tokens), min(document_tokens, settings.step_tokens))

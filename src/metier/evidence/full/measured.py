@@ -3,6 +3,7 @@ model from scratch; each written to evidence/ as records, from which `compared` 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 
 from metier.errors import DataError
 from metier.evidence.full import controls, questions, scratch
@@ -45,7 +46,7 @@ from metier.runs import Json, write_json, write_jsonl
 from metier.sources.examples import Example
 from metier.sources.split import Split
 from metier.training.loop import StepMetrics, Trained
-from metier.training.plan import Plan, step_size
+from metier.training.plan import Plan, smallest_step, step_size
 
 NO_TIME = "the minutes did not allow it (give more)"
 
@@ -233,12 +234,13 @@ def _measure_scratch(
     settings, items = subject.settings, before.items
     n_tokens = min(limits.scratch_tokens, adapted.trained.n_tokens)
     records = of_arm(scratch.NGRAM, ngram_records(ngrams, items.field, items.field_documents))
+    smallest = smallest_step(settings, round(fmean(d.n_tokens for d in items.field_documents)))
     sizes: list[dict[str, Json]] = []
     why = "" if has_room(subject) else "there is no room in memory for one"
     for share in () if why else limits.shares:
         name = f"scratch {share:g}"
         part = share_of(train, share * n_tokens / adapted.trained.n_tokens, settings.seed)
-        step_tokens = step_size(round(share * n_tokens), settings)
+        step_tokens = step_size(round(share * n_tokens), settings, smallest)
         n_steps = max(1, round(share * n_tokens / step_tokens))
         steps = Steps(n_steps, step_tokens, SCRATCH_RATE, settings.pack_tokens, 0.0, settings.seed)
         reader = PackReader(scratch_model(subject.base.model, settings.seed))
