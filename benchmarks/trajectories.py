@@ -15,7 +15,7 @@ from metier.training import plan
 
 
 def evidence(items: int) -> plan.EvidencePlan:
-    choosing = plan.Choosing(items, 12, 4, (0.5, 1.0, 1.25))
+    choosing = plan.Choosing(items, 12, 4, (1.0,))
     return plan.EvidencePlan(field_items=12, texts=6, requests=2, choices=2, choosing=choosing)
 
 
