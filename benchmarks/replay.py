@@ -3,12 +3,14 @@
 Usage:
     python benchmarks/replay.py --out replay.jsonl --field clinical=pack:clinical --field manual=FOLDER
         [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers likeliest sampled texts both] [--mined 0 0.2]
-        [--tokens 8192]
+        [--tokens 8192] [--step-tokens 512]
     python benchmarks/replay.py --out replay.jsonl --table
 
 One JSON line a run. Runs whose line is in the file are left out, so a benchmark that was stopped goes on. The split is
 the same for every seed; the seed orders the rows and starts the adapter. The figures do not depend on the speed of the
-machine. Sources: the base's answers to general requests, texts that it samples from its start token, or both in turn.
+machine. Where documents are longer than a step, the steps hold more than that: give --step-tokens 1024 for windows of
+long texts. Sources: the base's answers to general requests, texts that it samples from its start token, or both in
+turn.
 """
 
 import argparse
@@ -44,7 +46,7 @@ from metier.training.mix import Beside, mixed
 from metier.training.replay import plan_replay, replay_documents
 from metier.training.stream import MINED, REPLAY, Step, steps
 
-STEP_TOKENS = 512
+PACK_TOKENS = 512
 N_FIELD, N_TEXTS, N_REQUESTS, N_PROMPTED = 40, 30, 36, 60
 MOST_CHARACTERS = 2000  # of a held-out text are scored
 HEALTH_TOKENS = 64  # limit of a generated answer
@@ -60,6 +62,7 @@ class Trial:
     seed: int
     tokens: int
     mined: float = 0.0
+    step_tokens: int = 512
 
     @property
     def key(self) -> list[Any]:
@@ -150,7 +153,7 @@ def texts_of(base: BaseModel, reader: PackReader, n: int) -> list[Answer]:
 
 def fit(trial: Trial, base: BaseModel, reader: PackReader, split: Split, written: Sequence[Encoded]) -> dict[str, Any]:
     torch.manual_seed(trial.seed)
-    recipe = Recipe(round(trial.tokens / STEP_TOKENS), learning_rate(base.n_parameters), STEP_TOKENS)
+    recipe = Recipe(round(trial.tokens / trial.step_tokens), learning_rate(base.n_parameters), PACK_TOKENS)
 
     settings = Settings(data=(trial.field,), seed=trial.seed)
     beside = Beside(mined=mined_tasks(split.train) if trial.mined else (), written=written)
@@ -158,7 +161,7 @@ def fit(trial: Trial, base: BaseModel, reader: PackReader, split: Split, written
 
     def stream() -> Iterator[Step]:
         others = beside.documents(base.encoder.encode, trial.seed)
-        return steps(mixed(split.train, base.encoder.encode, others, shares, settings), STEP_TOKENS)
+        return steps(mixed(split.train, base.encoder.encode, others, shares, settings), trial.step_tokens)
 
     losses: list[float] = []
     done = train(reader, stream, recipe, lambda metrics: losses.append(metrics.loss))
@@ -167,8 +170,8 @@ def fit(trial: Trial, base: BaseModel, reader: PackReader, split: Split, written
 
 def measure(base: BaseModel, reader: PackReader, items: Any) -> dict[str, Any]:
     """Bits per byte of the field, of general text, of good answers and of the base's own; the health of new answers."""
-    field, _ = score_field(reader, items, STEP_TOKENS, lambda _: None)
-    rest, _ = score_general(reader, items, STEP_TOKENS, lambda _: None)
+    field, _ = score_field(reader, items, PACK_TOKENS, lambda _: None)
+    rest, _ = score_general(reader, items, PACK_TOKENS, lambda _: None)
     answers = answer_all(reader.model, base.encoder, [r.request for r in items.requests], HEALTH_TOKENS)
     slices = {
         "field": [r for r in field if not str(r["group"]).startswith("mined")],
@@ -237,6 +240,7 @@ def main() -> None:
     parser.add_argument("--sources", nargs="*", default=["answers"])
     parser.add_argument("--mined", type=float, nargs="*", default=[0.0])
     parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--step-tokens", type=int, default=512)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     args = parser.parse_args()
     if args.table:
@@ -246,7 +250,7 @@ def main() -> None:
     keep_memory()
     bench = Bench(args.out, dict(given.split("=", 1) for given in args.field), args.model)
     for seed, name, share, source, mined in product(args.seeds, bench.splits, args.shares, args.sources, args.mined):
-        bench.run(Trial(name, source, share, seed, args.tokens, mined))
+        bench.run(Trial(name, source, share, seed, args.tokens, mined, args.step_tokens))
 
 
 if __name__ == "__main__":
