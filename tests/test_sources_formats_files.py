@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from email.message import EmailMessage
 
 import pytest
 
@@ -36,6 +37,57 @@ def account_of(folder):
     account = corpus.ledger.as_json()
     assert account["bytes"]["total"] == sum(n for bucket, n in account["bytes"].items() if bucket != "total")
     return corpus, {file.path: (file.status, file.reason) for file in corpus.files}
+
+
+def letter(text, files=(), forwarded=()):
+    message = EmailMessage()
+    message["Subject"], message["From"] = "Papers", "a@example.org"
+    if text:
+        message.set_content(text)
+    for name, data in files:
+        message.add_attachment(data, maintype="application", subtype="octet-stream", filename=name)
+    for other in forwarded:
+        message.add_attachment(other)
+    return message
+
+
+def test_what_is_attached_to_a_message_is_read_as_files_of_a_folder(tmp_path):
+    papers = [("a.pdf", pdf([lines([TEXT.format(1).strip()])])), ("b.txt", TEXT.format(2).encode())]
+    others = [("../b.txt", TEXT.format(3).encode()), ("logo.png", b"1234"), ("c.pdf", b"%PDF-1.4 cut off")]
+    inner = letter(TEXT.format(4), [("d.zip", zipped({"deep.txt": TEXT.format(5)}))])
+    put(tmp_path / "one.eml", bytes(letter(TEXT.format(6), [*papers, *others], [inner])))
+    put(tmp_path / "two.eml", bytes(letter("", [("e.txt", TEXT.format(7).encode())])))
+    box = b"From a@b Thu Jan  1 00:00:00 2026\n" + bytes(letter(TEXT.format(8), [("f.txt", TEXT.format(9).encode())]))
+    put(tmp_path / "box.mbox", box)
+    corpus, found = account_of(tmp_path)
+    expected = {
+        "one.eml": 6,
+        "one.eml/a.pdf": 1,
+        "one.eml/b.txt": 2,
+        "one.eml/b (2).txt": 3,
+        "one.eml/message.eml": 4,
+        "one.eml/message.eml/d.zip/deep.txt": 5,
+        "two.eml/e.txt": 7,
+        "box.mbox": 8,
+        "box.mbox/f.txt": 9,
+    }
+    read = [one for name in ("one.eml", "two.eml", "box.mbox") for one in read_file(tmp_path / name, name)]
+    texts = {one.name: one.documents[0].text for one in read if one.documents}
+    assert set(texts) == set(expected)
+    assert all(TEXT.format(n).strip() in texts[name] for name, n in expected.items())
+    assert found["two.eml"] == ("no_text", "is a message without text")
+    assert found["one.eml/c.pdf"][0] == "rejected"
+    assert next(file for file in corpus.files if file.path == "one.eml").removed == {"attachments": 1}
+
+
+def test_messages_in_messages_are_opened_to_a_depth(tmp_path):
+    message = letter(TEXT.format(0))
+    for n in range(1, 6):
+        message = letter(TEXT.format(n), forwarded=[message])
+    put(tmp_path / "deep.eml", bytes(message))
+    found = read_file(tmp_path / "deep.eml", "deep.eml")
+    assert [one.documents[0].text.split()[-1] for one in found] == ["2.", "3.", "4.", "5."]
+    assert found[0].removed == {"attachments": 1}
 
 
 def test_every_file_of_an_archive_is_read_as_in_a_folder(tmp_path):

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -16,9 +16,9 @@ from metier.sources.formats.archives import (
     tar_members,
     zip_members,
 )
-from metier.sources.formats.kinds import ARCHIVES, KINDS, ROWS, SHEETS
+from metier.sources.formats.kinds import ARCHIVES, KINDS, READ, ROWS, SHEETS
 from metier.sources.formats.office import read_sheets, sheets_text
-from metier.sources.formats.outcome import Document, Reading, Status, UnreadableError
+from metier.sources.formats.outcome import Document, Reading, Status, UnreadableError, counted
 
 MOST_FILE_BYTES = 256 << 20  # of one file that is read whole; as one document it could not be split
 MOST_ARCHIVE_BYTES = 1 << 30
@@ -114,7 +114,11 @@ def found_in(name: str, data: bytes, password: str, allowance: Allowance, depth:
             yield _read(name, n_bytes, sheets_text(sheets), table)
         elif suffix in KINDS:
             kind = KINDS[suffix]
-            yield _read(name, n_bytes, kind.read(data, password) if kind.locks else kind.read(data))
+            reading = kind.read(data, password) if kind.locks else kind.read(data)
+            files, n_left = _attached(name, reading, depth)
+            for path, content in files:
+                yield from found_in(path, content, password, allowance, depth + 1)
+            yield _read(name, n_bytes, replace(reading, removed=counted(reading.removed, {"attachments": n_left})))
         else:
             raise UnreadableError("unsupported", f"is a kind of file that is not read ({suffix or 'no suffix'})")
     except UnreadableError as error:
@@ -128,9 +132,21 @@ def found_in(name: str, data: bytes, password: str, allowance: Allowance, depth:
 
 def _read(name: str, n_bytes: int, reading: Reading, table: tuple[tuple[str, ...], ...] = ()) -> FileFound:
     if not any(document.text for document in reading.documents):
-        raise UnreadableError("empty", "holds no text", "give a file with text in it, or leave it out")
+        kind: Status = "no_text" if reading.attached else "empty"
+        raise UnreadableError(kind, reading.problem or "holds no text", "give a file with text in it, or leave it out")
     status: Status = "partial" if reading.problem else "ok"
     return FileFound(name, status, reading.problem, "", n_bytes, reading.documents, reading.removed, table=table)
+
+
+def _attached(name: str, reading: Reading, depth: int) -> tuple[list[tuple[str, bytes]], int]:
+    """The files attached to a message, by path, that are of a kind that is read; and how many others there are."""
+    taken: set[str] = set()
+    files = [
+        (_free_name(f"{name}/{PurePosixPath(attached.replace(chr(92), '/')).name}", taken), content)
+        for attached, content in reading.attached
+        if suffix_of(attached) in READ and depth < MOST_DEPTH
+    ]
+    return files, len(reading.attached) - len(files)
 
 
 def _archive(name: str, data: bytes, password: str, allowance: Allowance, depth: int) -> Iterator[FileFound]:

@@ -1,12 +1,15 @@
 """E-mail: one message (.eml), or a box of them (.mbox)."""
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.errors import MessageError
 from email.message import MIMEPart
+from typing import Any
 
 from metier.sources.decoding import decode
-from metier.sources.formats.outcome import Document, Reading, UnreadableError, counted, document, sum_of
+from metier.sources.formats.outcome import Document, Reading, UnreadableError, counted, document
 from metier.sources.formats.web import html_text
 from metier.sources.text import clean_text
 
@@ -14,58 +17,88 @@ BEGINS_MESSAGE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From [^\n]*\d{4}[^\n]
 QUOTED_FROM = re.compile(r"^>(>*From )", re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class Message:
+    """What is in one message; `text` is None where there is none to learn."""
+
+    text: Document | None
+    attached: tuple[tuple[str, bytes], ...] = ()
+
+
 def read_eml(data: bytes) -> Reading:
-    """The subject and the text of one message; attachments are counted, not read.
+    """The subject and the text of one message, and what is attached to it.
 
     Raises:
-        UnreadableError: it is no message, or has no text.
+        UnreadableError: it is no message, or has neither text nor attachments.
     """
-    found, removed = _message(data)
+    found = _message(data)
     if found is None:
-        raise UnreadableError("no_text", "is a message without text" + (" (attachments only)" if removed else ""))
-    return Reading((found,), counted(removed))
+        raise UnreadableError("rejected", "is no e-mail: it begins with no header")
+    return _reading([found], {}, "is a message without text")
 
 
 def read_mbox(data: bytes) -> Reading:
     """Every message of a box is a document.
 
     Raises:
-        UnreadableError: it is no box, or no message has text.
+        UnreadableError: it is no box, or no message has text or attachments.
     """
     starts = [match.span() for match in BEGINS_MESSAGE.finditer(data)]
     if not starts:
         raise UnreadableError("rejected", "is no mail box: no line begins a message with 'From '")
     ends = [start for start, _ in starts[1:]] + [len(data)]
-    read = [_message(data[start:end], from_box=True) for (_, start), end in zip(starts, ends, strict=True)]
-    documents = tuple(found for found, _ in read if found is not None)
-    if not documents:
-        raise UnreadableError("no_text", f"holds {len(read)} messages without text")
-    removed = sum_of([{"messages without text": len(read) - len(documents)}, *(counts for _, counts in read)])
-    return Reading(documents, counted(removed))
+    found, n_damaged = [], 0
+    for (_, start), end in zip(starts, ends, strict=True):
+        try:
+            found.append(_message(data[start:end], from_box=True) or Message(None))
+        except UnreadableError:
+            n_damaged += 1
+            found.append(Message(None))
+    removed = {
+        "messages that are damaged": n_damaged,
+        "messages without text": sum(message.text is None for message in found),
+    }
+    return _reading(found, removed, f"holds {len(found)} messages without text")
 
 
-def _message(data: bytes, *, from_box: bool = False) -> tuple[Document | None, dict[str, int]]:
+def _reading(found: Sequence[Message], removed: Mapping[str, int], no_text: str) -> Reading:
+    documents = tuple(message.text for message in found if message.text is not None)
+    attached = tuple(file for message in found for file in message.attached)
+    if not documents and not attached:
+        raise UnreadableError("no_text", no_text)
+    return Reading(documents, counted(removed), "" if documents else no_text, attached)
+
+
+def _message(data: bytes, *, from_box: bool = False) -> Message | None:
+    """None where it begins with no header.
+
+    Raises:
+        UnreadableError: it is damaged.
+    """
     try:
         message = message_from_bytes(data, policy=policy.default)
         if not message.keys():
-            if from_box:
-                return None, {}
-            raise UnreadableError("rejected", "is no e-mail: it begins with no header")
+            return None
         subject = " ".join(str(message.get("Subject", "")).split())
         part = message.get_body(("plain", "html"))
-        n_attached = sum(1 for _ in message.iter_attachments()) if message.is_multipart() else 0
+        attached = tuple(map(_attached, message.iter_attachments())) if message.is_multipart() else ()
         body = _body(part) if part is not None else ""
     except (MessageError, LookupError, ValueError, AttributeError, TypeError, IndexError) as error:
-        if from_box:
-            return None, {"messages that are damaged": 1}
         raise UnreadableError("rejected", f"is a damaged e-mail ({type(error).__name__})") from None
     if from_box:
         body = QUOTED_FROM.sub(r"\1", body)
     text = clean_text(body)
-    removed = {"attachments": n_attached}
     if not text:
-        return None, removed
-    return document(f"{subject}\n\n{text}" if subject else text, len(data), subject), removed
+        return Message(None, attached)
+    return Message(document(f"{subject}\n\n{text}" if subject else text, len(data), subject), attached)
+
+
+def _attached(part: Any) -> tuple[str, bytes]:
+    """Its name, and the bytes of the file; a message that is forwarded is a file, too."""
+    if part.get_content_type() == "message/rfc822":
+        return "message.eml", part.get_payload(0).as_bytes()
+    payload = part.get_payload(decode=True)
+    return part.get_filename("") or "", payload if isinstance(payload, bytes) else b""
 
 
 def _body(part: MIMEPart) -> str:

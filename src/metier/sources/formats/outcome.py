@@ -43,11 +43,13 @@ class Reading:
 
     removed  what was taken out or mended, counted by kind: {"running headers and footers": 34}
     problem  why a part of it is missing; "" when nothing is
+    attached  (name, bytes) of the files that hang on it
     """
 
     documents: tuple[Document, ...]
     removed: Mapping[str, int] = field(default_factory=dict)
     problem: str = ""
+    attached: tuple[tuple[str, bytes], ...] = ()
 
 
 def one_document(text: str, found: str | int, removed: Mapping[str, int] | None = None, title: str = "") -> Reading:
