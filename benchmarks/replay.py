@@ -2,15 +2,15 @@
 
 Usage:
     python benchmarks/replay.py --out replay.jsonl --field clinical=pack:clinical --field manual=FOLDER
-        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers likeliest sampled texts both] [--mined 0 0.2]
+        [--shares 0 0.05 0.15 0.25] [--seeds 0 1] [--sources answers likeliest sampled] [--mined 0 0.2]
         [--tokens 8192] [--step-tokens 512]
     python benchmarks/replay.py --out replay.jsonl --table
 
 One JSON line a run. Runs whose line is in the file are left out, so a benchmark that was stopped goes on. The split is
 the same for every seed; the seed orders the rows and starts the adapter. The figures do not depend on the speed of the
 machine. Where documents are longer than a step, the steps hold more than that: give --step-tokens 1024 for windows of
-long texts. Sources: the base's answers to general requests, texts that it samples from its start token, or both in
-turn.
+long texts. Sources, the base's answers to general requests: the first likeliest ones and then sampled ones, or all of
+one kind.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from metier.evidence.statistics import bits_per_byte
 from metier.evidence.written import WRITTEN_TOKENS, replayed_answers
 from metier.models.adapters import disabled, keep_memory
 from metier.models.encoding import Encoded
-from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
+from metier.models.generate import Answer, AnswerCache, answer_all
 from metier.models.load import BaseModel, load_base
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
@@ -43,7 +43,7 @@ from metier.sources.split import Split, split_corpus
 from metier.sources.wheels import cache_folder
 from metier.training.loop import Recipe, train
 from metier.training.mix import Beside, mixed
-from metier.training.replay import plan_replay, replay_documents
+from metier.training.replay import LIKELIEST, plan_replay, replay_documents
 from metier.training.stream import MINED, REPLAY, Step, steps
 
 PACK_TOKENS = 512
@@ -131,24 +131,11 @@ def replay_of(trial: Trial, base: BaseModel, reader: PackReader, cache: AnswerCa
     def sampled(asked: Sequence[str]) -> list[Answer]:
         return by_chance.answers(reader.model, base.encoder, asked)
 
-    def answers() -> list[Answer]:
-        return replayed_answers(requests, likeliest, sampled)
+    def mixture() -> list[Answer]:
+        return replayed_answers(requests, LIKELIEST, likeliest, sampled)
 
-    written = {
-        "likeliest": lambda: likeliest(requests),
-        "sampled": lambda: sampled(requests),
-        "texts": lambda: texts_of(base, reader, n),
-        "both": lambda: [w for pair in zip(answers(), texts_of(base, reader, n), strict=True) for w in pair],
-    }
-
-    return replay_documents(base.encoder, written.get(trial.source, answers)())
-
-
-def texts_of(base: BaseModel, reader: PackReader, n: int) -> list[Answer]:
-    cache = TextCache(cache_folder(), base.sha256, base.encoder, WRITTEN_TOKENS)
-    for batch in cache.missing(n):
-        cache.keep(sample_texts(reader.model, base.encoder, batch, WRITTEN_TOKENS))
-    return cache.texts(n)
+    written = {"likeliest": lambda: likeliest(requests), "sampled": lambda: sampled(requests)}
+    return replay_documents(base.encoder, written.get(trial.source, mixture)())
 
 
 def fit(trial: Trial, base: BaseModel, reader: PackReader, split: Split, written: Sequence[Encoded]) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from metier.training.replay import ReplayPlan
 REQUESTS = ("a", "b", "c", "d", "e")
 
 
-def test_few_are_the_likeliest_and_what_goes_in_circles_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(written, "LIKELIEST", 3)
+def test_few_are_the_likeliest_and_what_goes_in_circles_is_sampled() -> None:
     asked: list[tuple[str, ...]] = []
 
     def likeliest(requests: Sequence[str]) -> list[Answer]:
@@ -26,7 +25,7 @@ def test_few_are_the_likeliest_and_what_goes_in_circles_is_sampled(monkeypatch: 
         asked.append(tuple(requests))
         return [Answer(r, f"Perhaps {r}?", 3, True) for r in requests]
 
-    found = replayed_answers(REQUESTS, likeliest, sampled)
+    found = replayed_answers(REQUESTS, 3, likeliest, sampled)
     assert asked == [("a", "b", "c"), ("b", "d", "e")]
     assert [a.request for a in found] == ["a", "c", "b", "d", "e"]
     assert [a.answer.startswith("Perhaps") for a in found] == [False, False, True, True, True]
@@ -38,8 +37,7 @@ def test_what_is_replayed_is_greedy_first_and_sampled_after(monkeypatch: pytest.
         return [Answer(r, "by chance" if sampled else "greedy", 2, True) for r in requests]
 
     monkeypatch.setattr(written, "kept_answers", kept)
-    monkeypatch.setattr(written, "_kept_texts", lambda *_: [])
-    wanted = ReplayPlan(share=0.15, yours=0.0, answers=written.LIKELIEST + 5, texts=0)
+    wanted = ReplayPlan(share=0.15, yours=0.0, answers=9, likeliest=4)
     found = written.written_for_replay(None, wanted)  # type: ignore[arg-type]
-    assert [a.answer for a in found] == ["greedy"] * written.LIKELIEST + ["by chance"] * 5
-    assert [a.request for a in found] == list(general.replay_requests()[: written.LIKELIEST + 5])
+    assert [a.answer for a in found] == ["greedy"] * 4 + ["by chance"] * 5
+    assert [a.request for a in found] == list(general.replay_requests()[:9])

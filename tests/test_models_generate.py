@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from metier.models import generate
 from metier.models.decoding import continue_all
 from metier.models.encoding import Encoder
-from metier.models.generate import TEXT_BATCH, Answer, AnswerCache, TextCache, answer_all, sample_texts
+from metier.models.generate import Answer, AnswerCache, answer_all
 from metier.sources.examples import Message
 from tiny import tiny_model, tiny_tokenizer
 
@@ -143,41 +143,3 @@ def test_a_damaged_file_of_answers_is_made_again(tmp_path: Path, model: PreTrain
     kept.answers(model, encoder, ["why?"])
     kept.path.write_text('[{"request": "why?"', encoding="utf-8")
     assert AnswerCache(tmp_path, "a" * 64, encoder, 6).missing(["why?"]) == ["why?"]
-
-
-def test_sampled_texts_are_the_same_for_the_same_batch_and_leave_the_random_state_alone(
-    model: PreTrainedModel, encoder: Encoder
-) -> None:
-    state = torch.get_rng_state()
-    first = sample_texts(model, encoder, 0, 6)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert first == sample_texts(model, encoder, 0, 6)
-    assert first != sample_texts(model, encoder, 1, 6)
-    assert len({text.answer for text in first}) > 1
-    assert {text.request for text in first} == {""}
-    assert max(text.tokens for text in first) == 6
-
-
-def test_a_sampled_text_that_ended_by_itself_says_so(model: PreTrainedModel) -> None:
-    ending = Encoder(tiny_tokenizer(), 512, list(range(0, 300, 3)))  # every third token ends
-    texts = sample_texts(model, ending, 0, 12)
-    assert any(text.ended for text in texts)
-    assert all(text.tokens == 12 for text in texts if not text.ended)
-    assert min(text.tokens for text in texts) < 12
-
-
-def test_sampled_texts_are_kept_in_whole_batches_and_more_of_them_begin_with_the_same(
-    tmp_path: Path, encoder: Encoder
-) -> None:
-    cache = TextCache(tmp_path, "a" * 64, encoder, 6)
-    assert list(cache.missing(TEXT_BATCH + 1)) == [0, 1]
-    assert list(cache.missing(0)) == []
-    texts = [Answer("", f"text {i}", 3, True) for i in range(2 * TEXT_BATCH)]
-    cache.keep(texts[:TEXT_BATCH])
-    again = TextCache(tmp_path, "a" * 64, encoder, 6)
-    assert again.texts(5) == texts[:5]
-    assert list(again.missing(TEXT_BATCH + 1)) == [1]
-    again.keep(texts[TEXT_BATCH:])
-    assert TextCache(tmp_path, "a" * 64, encoder, 6).texts(99) == texts
-    for other in (TextCache(tmp_path, "b" * 64, encoder, 6), TextCache(tmp_path, "a" * 64, encoder, 7)):
-        assert list(other.missing(1)) == [0]

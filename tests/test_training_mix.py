@@ -17,10 +17,11 @@ from metier.adapt import adapt
 from metier.errors import DataError
 from metier.evidence import written
 from metier.results import Run
-from metier.runs import read_jsonl
+from metier.runs import read_json, read_jsonl
 from metier.settings import Settings
 from metier.sources.examples import Example
 from metier.sources.read import read_corpus
+from metier.sources.wheels import cache_folder
 from metier.training.mix import Beside, achieved, by_data, mix_lines, mixed, scarcest
 from metier.training.stream import FIELD, MINED, OWN_GENERAL, REPLAY, steps
 from small import KilledError, Told, kill_in_training, small_pack
@@ -213,8 +214,11 @@ def test_tasks_that_cannot_be_mined_are_not_passed_over_in_silence(tmp_path: Pat
         adapt("valves.jsonl", model="model", out=tmp_path / "run", mined=0.1, **{**small.OPTIONS, "minutes": 0.001})
 
 
-def test_a_field_of_plain_text_is_replayed_with_texts_of_the_bases_own(tmp_path: Path) -> None:
+def test_a_field_of_plain_text_is_replayed_with_sampled_answers_alone(tmp_path: Path) -> None:
     run = adapt("notes", model="model", out=tmp_path / "run", **{**small.OPTIONS, "minutes": 0.001})
-    kept = run.path / "evidence/base.json"
-    assert '"request": ""' in kept.read_text(encoding="utf-8")
+    planned, kept = read_json(run.path / "plan.json")["replay"], read_json(run.path / "evidence/base.json")["replay"]
+    assert (planned["answers"] > 0, planned["likeliest"]) == (True, 0)
+    sampled = [path for path in (cache_folder() / "answers").iterdir() if path.stem.endswith("-sampled")]
+    known = {one["request"]: one["answer"] for path in sampled for one in read_json(path)}
+    assert [known[one["request"]] for one in kept] == [one["answer"] for one in kept]
     assert {part["part"] for part in run.results["training"]["mix"]} == {FIELD, REPLAY}

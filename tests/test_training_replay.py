@@ -6,9 +6,10 @@ from metier.sources.examples import Example, Message
 from metier.training.replay import (
     FAR,
     FAR_SHARE,
-    FEWEST_DOCUMENTS,
+    FEWEST_ANSWERS,
+    LIKELIEST,
     SHARES,
-    TOKENS_PER_DOCUMENT,
+    TOKENS_PER_ANSWER,
     Kind,
     default_share,
     kind_of,
@@ -36,38 +37,32 @@ def test_an_empty_answer_is_left_out_and_the_others_keep_their_numbers() -> None
     assert [d.item for d in found] == ["replay:2"]
 
 
-def test_a_text_of_the_bases_own_is_trained_whole_and_its_end_only_where_it_ended() -> None:
-    ended, cut = replay_documents(ENCODER, [Answer("", "a text", 3, True), Answer("", "a text", 3, False)])
-    assert ended.ids[0] == ENCODER.start
-    assert ended.loss.count(Loss.TEXT) == len(ENCODER.text_ids("a text"))
-    assert (Loss.END in ended.loss, Loss.END in cut.loss) == (True, False)
-
-
 def written(tokens: int, share: float, kind: Kind = "answers", yours: float = 0.0, available: int = 500) -> list[int]:
     found = plan_replay(tokens, share, yours, kind, available)
-    return [found.answers, found.texts]
+    return [found.answers, found.likeliest]
 
 
 def test_as_much_is_written_as_is_seen_about_once_within_what_there_is() -> None:
-    tokens = TOKENS_PER_DOCUMENT
-    assert written(1000 * tokens, 0.1) == [100, 0]
-    assert written(10**9, 0.1) == [500, 0]
-    assert written(100, 0.1) == [FEWEST_DOCUMENTS, 0]
-    assert written(100, 0.1, available=5) == [5, 0]
+    tokens = TOKENS_PER_ANSWER
+    assert written(1000 * tokens, 0.1) == [100, LIKELIEST]
+    assert written(10**9, 0.1) == [500, LIKELIEST]
+    assert written(100, 0.1) == [FEWEST_ANSWERS, FEWEST_ANSWERS]
+    assert written(100, 0.1, available=5) == [5, 5]
 
 
 def test_without_replay_nothing_is_written() -> None:
-    assert written(10**6, 0.0, "text") == [0, 0]
+    assert written(10**6, 0.0) == [0, 0]
 
 
-def test_a_field_of_plain_text_replays_texts_and_answers() -> None:
-    assert written(1000 * TOKENS_PER_DOCUMENT, 0.1, "text") == [50, 50]
+def test_a_field_of_plain_text_replays_few_answers_and_none_of_the_likeliest() -> None:
+    assert written(1000 * TOKENS_PER_ANSWER, 0.1, "text") == [100, 0]
+    assert default_share("text", 1.0) < default_share("answers", 1.0)
 
 
 def test_the_users_own_conversations_take_the_place_of_what_the_base_writes_and_texts_half_of_it() -> None:
     assert [share_of_yours(kind) for kind in (None, "text", "answers", "chat")] == [0.0, 0.5, 1.0, 1.0]
-    assert written(1000 * TOKENS_PER_DOCUMENT, 0.1, yours=1.0) == [0, 0]
-    assert written(1000 * TOKENS_PER_DOCUMENT, 0.1, "text", yours=0.5) == [50, 0]
+    assert written(1000 * TOKENS_PER_ANSWER, 0.1, yours=1.0) == [0, 0]
+    assert written(1000 * TOKENS_PER_ANSWER, 0.1, "text", yours=0.5) == [50, 0]
 
 
 def turns(n: int, text: str = "word") -> Example:

@@ -1,14 +1,13 @@
-"""What the base and the adapted model write: answers to requests, and texts from the start token."""
+"""What the base and the adapted model answer to requests."""
 
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from typing import Any
 
 from metier.evidence.answers import repetition
 from metier.evidence.subject import Subject
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoder
-from metier.models.generate import Answer, AnswerCache, TextCache, answer_all, sample_texts
+from metier.models.generate import Answer, AnswerCache, answer_all
 from metier.progress import Progress
 from metier.ranks import this_rank
 from metier.sources import general
@@ -18,48 +17,32 @@ from metier.training.replay import ReplayPlan
 
 ANSWER_TOKENS = 64  # limit of an answer that is measured; most good answers of the general pack are shorter
 WRITTEN_TOKENS = 96  # limit of one that is replayed
-LIKELIEST = 16  # answers that are replayed are greedy, the others sampled
 CIRCLES = 0.25  # of an answer, that repeats itself
 Answering = Callable[[Sequence[str]], list[Answer]]
 
 
 def written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
-    """Answers and texts in turn, while both last."""
-    answers = replayed_answers(
+    return replayed_answers(
         general.replay_requests()[: wanted.answers],
+        wanted.likeliest,
         lambda requests: kept_answers(subject, requests, WRITTEN_TOKENS),
         lambda requests: kept_answers(subject, requests, WRITTEN_TOKENS, sampled=True),
     )
-    pairs = zip_longest(answers, _kept_texts(subject, wanted.texts))
-    return [written for pair in pairs for written in pair if written is not None]
 
 
-def replayed_answers(requests: Sequence[str], likeliest: Answering, sampled: Answering) -> list[Answer]:
-    """The likeliest answers to the first LIKELIEST requests, of which few tokens hold most; sampled ones to the others,
-    and to those whose likeliest answer goes in circles, which is not to be learned.
+def replayed_answers(
+    requests: Sequence[str], n_likeliest: int, likeliest: Answering, sampled: Answering
+) -> list[Answer]:
+    """The likeliest answers to the first requests, of which few tokens hold most; sampled ones to the others, and to
+    those whose likeliest answer goes in circles, which is not to be learned.
 
     Trained on what it would say as often as it would say it, the base has no reason to move (the expected gradient is
     zero), but a few sampled words hold it loosely; ever more of its likeliest words make it surer of them and of
     nothing else (docs/log.md, 2026-11-26).
     """
-    straight = [a for a in likeliest(requests[:LIKELIEST]) if repetition(a.answer) <= CIRCLES]
+    straight = [a for a in likeliest(requests[:n_likeliest]) if repetition(a.answer) <= CIRCLES]
     known = {answer.request for answer in straight}
     return straight + sampled([request for request in requests if request not in known])
-
-
-def _kept_texts(subject: Subject, n: int) -> list[Answer]:
-    """As `kept_answers`, of texts sampled from the start token; ranks share the batches."""
-    cache = TextCache(cache_folder(), subject.base.answers_as, subject.encoder, WRITTEN_TOKENS)
-    model = subject.reader.model
-    if missing := parallel.from_first(cache.missing(n)):
-        subject.say.begin("base model writes general text (kept for later runs)", len(missing))
-        with disabled(model):
-            own = parallel.own_part([1] * len(missing))
-            made = {b: sample_texts(model, subject.encoder, b, WRITTEN_TOKENS) for b in (missing[i] for i in own)}
-        by_batch = {b: texts for part in parallel.from_all(list(made.items())) for b, texts in part}
-        if this_rank().is_first:
-            cache.keep([text for b in missing for text in by_batch[b]])
-    return parallel.by_first(lambda: cache.texts(n))
 
 
 def kept_answers(

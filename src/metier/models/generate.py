@@ -1,5 +1,4 @@
-"""Answers to requests, in batches of like length; texts sampled from nothing; and what the base model wrote of both,
-kept from run to run."""
+"""Answers to requests, in batches of like length; those of the base model are kept from run to run."""
 
 import hashlib
 import json
@@ -16,14 +15,12 @@ from metier.sources.examples import Message
 from metier.sources.wheels import write_atomically
 
 BATCH = 64
-TEXT_BATCH = 12  # sampled texts; each batch has a seed of its own, so that more texts begin with the same ones
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answers: the text, its length in tokens, and whether it ended by itself within the limit. A text
-    that it samples from its start token answers no request."""
+    """What a model answers: the text, its length in tokens, and whether it ended by itself within the limit."""
 
     request: str
     answer: str
@@ -66,31 +63,6 @@ def _chance(request: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(seed))
 
 
-@torch.no_grad()
-def sample_texts(model: Any, encoder: Encoder, batch: int, max_new_tokens: int) -> list[Answer]:
-    """TEXT_BATCH texts that the model samples from its start token at temperature 1; `batch` is the seed."""
-    ids = torch.full((TEXT_BATCH, 1), encoder.start, device=model.device)
-    with torch.random.fork_rng():
-        torch.manual_seed(batch)
-        generated = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            eos_token_id=sorted(encoder.ends),
-            pad_token_id=encoder.end,
-        )
-    texts = []
-    for row in generated[:, 1:].tolist():
-        n = next((i + 1 for i, token in enumerate(row) if token in encoder.ends), len(row))
-        text = encoder.tokenizer.decode(row[:n], skip_special_tokens=True).strip()
-        texts.append(Answer("", text, n, bool(n) and row[n - 1] in encoder.ends))
-    return texts
-
-
 def _read_answers(path: Path) -> list[Answer]:
     """What was kept; nothing when there is no file, or one that was damaged: it can be made again."""
     try:
@@ -102,28 +74,6 @@ def _read_answers(path: Path) -> list[Answer]:
 def _write_answers(path: Path, answers: Iterable[Answer]) -> None:
     records = [asdict(answer) for answer in answers]
     write_atomically(path, json.dumps(records, ensure_ascii=False, indent=1).encode())
-
-
-class TextCache:
-    """The texts that the base model sampled, in one file per base model, start token and token limit."""
-
-    def __init__(self, folder: Path, sha256: str, encoder: Encoder, max_new_tokens: int) -> None:
-        form = hashlib.sha256(json.dumps([encoder.start, *sorted(encoder.ends)]).encode()).hexdigest()
-        self.path = folder / "texts" / f"{sha256[:16]}-{form[:8]}-{max_new_tokens}.json"
-        self._known = _read_answers(self.path)
-
-    def missing(self, n: int) -> range:
-        """The batches that `n` texts lack."""
-        return range(len(self._known) // TEXT_BATCH, -(-n // TEXT_BATCH))
-
-    def texts(self, n: int) -> list[Answer]:
-        """The first n."""
-        return self._known[:n]
-
-    def keep(self, texts: Sequence[Answer]) -> None:
-        """Remember them behind those that are known, here and in the file."""
-        self._known = [*self._known[: len(self._known) // TEXT_BATCH * TEXT_BATCH], *texts]
-        _write_answers(self.path, self._known)
 
 
 class AnswerCache:

@@ -8,7 +8,7 @@ from metier.runs import RunFolder, read_json
 from metier.settings import BY_DATA, Settings
 from metier.training.probe import JUDGED_ROWS, MAX_SHARE, ProbePlan, probe_plan
 from metier.training.replay import (
-    TOKENS_PER_DOCUMENT,
+    TOKENS_PER_ANSWER,
     Kind,
     ReplayPlan,
     default_share,
@@ -233,7 +233,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted, limit=seconds - shortest)
         left = seconds - evidence_seconds(evidence, sizes, speed)
         replay_cost = (
-            share * sizes.written_tokens / TOKENS_PER_DOCUMENT / speed.generate_tokens_per_s
+            share * sizes.written_tokens / TOKENS_PER_ANSWER / speed.generate_tokens_per_s
         )  # seconds a training token
         per_token = (1 + _beside(evidence)) / speed.train_tokens_per_s + replay_cost
         # The probe's time is taken from the run's own: planned for what is left then, it stays within its share.
