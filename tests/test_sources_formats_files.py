@@ -69,15 +69,77 @@ def test_what_is_attached_to_a_message_is_read_as_files_of_a_folder(tmp_path):
         "one.eml/message.eml/d.zip/deep.txt": 5,
         "two.eml/e.txt": 7,
         "box.mbox": 8,
-        "box.mbox/f.txt": 9,
+        "box.mbox/1/f.txt": 9,
     }
     read = [one for name in ("one.eml", "two.eml", "box.mbox") for one in read_file(tmp_path / name, name)]
     texts = {one.name: one.documents[0].text for one in read if one.documents}
     assert set(texts) == set(expected)
     assert all(TEXT.format(n).strip() in texts[name] for name, n in expected.items())
-    assert found["two.eml"] == ("no_text", "is a message without text")
+    assert found["two.eml"] == ("ok", "has no text of its own, attachments only")
     assert found["one.eml/c.pdf"][0] == "rejected"
     assert next(file for file in corpus.files if file.path == "one.eml").removed == {"attachments": 1}
+    of_text = sum(len(d.text.encode()) for one in read for d in one.documents)
+    unread = sum(one.n_bytes for one in read if one.status == "rejected")
+    assert corpus.ledger.as_json()["bytes"]["total"] - of_text - unread < 20  # line ends, not what is attached again
+
+
+def test_a_named_message_with_nothing_but_attachments_is_read_for_them(tmp_path):
+    put(tmp_path / "two.eml", bytes(letter("", [("e.txt", TEXT.format(7).encode()), ("logo.png", b"1234")])))
+    put(tmp_path / "logo.eml", bytes(letter("", [("logo.png", b"1234")])))
+    corpus = read_corpus([str(tmp_path / "two.eml")])
+    assert [example.id for example in corpus.examples] == ["two.eml/e.txt"]
+    assert next(file for file in corpus.files if file.path == "two.eml").removed == {"attachments": 1}
+    assert statuses(tmp_path / "logo.eml", "logo.eml")["logo.eml"][1] == "is a message without text (attachments only)"
+
+
+PART = "Content-Type: {}\n\n{}\n"
+PAPER = 'Content-Type: text/plain; name="a.txt"\nContent-Disposition: attachment; filename="a.txt"\n\nAttached.\n'
+BODY, PAGE = PART.format("text/plain", "The body."), PART.format("text/html", "<p>The body.</p>")
+
+
+def several(kind, *parts):
+    mark = f"m{abs(hash(parts))}"
+    inside = "".join(f"--{mark}\n{part}\n" for part in parts)
+    return f'Content-Type: multipart/{kind}; boundary="{mark}"\n\n{inside}--{mark}--\n'
+
+
+@pytest.mark.parametrize(
+    ("parts", "n_left"),
+    [
+        (several("mixed", BODY, PAPER), 0),
+        (several("alternative", BODY, several("mixed", PAGE, PAPER)), 0),
+        (several("mixed", several("related", PAGE, PAPER)), 0),
+        (several("mixed", several("mixed", BODY, PAPER), PART.format("text/plain", "The list's footer.")), 1),
+        (several("signed", several("mixed", BODY, PAPER), PART.format("application/pkcs7-signature", "x")), 1),
+    ],
+)
+def test_attachments_are_found_however_deep_they_hang(tmp_path, parts, n_left):
+    put(tmp_path / "m.eml", f"Subject: S\nMIME-Version: 1.0\n{parts}")
+    found = read_file(tmp_path / "m.eml", "m.eml")
+    assert {one.name: one.documents[0].text for one in found} == {
+        "m.eml/a.txt": "Attached.",
+        "m.eml": "S\n\nThe body.",
+    }
+    assert found[-1].removed.get("attachments", 0) == n_left
+
+
+def test_an_unnamed_file_is_known_by_its_kind_and_a_forwarded_message_is_kept_as_it_was(tmp_path):
+    addresses = ", ".join(f"name{i}@example.org" for i in range(30))
+    forwarded = PART.format("message/rfc822", f"To: {addresses} <\nSubject: Old\n\nThe old body.")
+    pages = pdf([lines(["Some lines on a page."])]).decode("latin-1")
+    unnamed = f"Content-Type: application/pdf\nContent-Transfer-Encoding: 8bit\n\n{pages}"
+    message = f"Subject: S\nMIME-Version: 1.0\n{several('mixed', BODY, forwarded, unnamed)}"
+    put(tmp_path / "m.eml", message.encode("latin-1"))
+    found = {one.name: one for one in read_file(tmp_path / "m.eml", "m.eml")}
+    assert set(found) == {"m.eml", "m.eml/message.eml", "m.eml/attachment.pdf"}
+    assert found["m.eml/message.eml"].documents[0].text == "Old\n\nThe old body."
+
+
+def test_what_comes_late_in_a_file_that_takes_long_is_named_and_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_SECONDS_BEFORE", -1)
+    found = statuses(put(tmp_path / "a.zip", zipped({"a.txt": TEXT.format(1)})), "a.zip")
+    assert found["a.zip/a.txt"][0] == "rejected"
+    assert "of reading what lies before it" in found["a.zip/a.txt"][1]
 
 
 def test_messages_in_messages_are_opened_to_a_depth(tmp_path):

@@ -125,7 +125,7 @@ MAIL = (
 def test_a_message_is_its_subject_and_its_text():
     found = read_eml(MAIL.format(kind="plain", body="Gr=FC=DFe von der=\n Werft.").encode())
     assert text_of(found) == "Ventil ü\n\nGrüße von der Werft."
-    assert found.attached == (("", b"xyz"),)
+    assert found.attached == (("attachment.png", b"xyz"),)
     assert text_of(read_eml(MAIL.format(kind="html", body="<p>Gr=FC=DFe</p>").encode())) == "Ventil ü\n\nGrüße"
 
 

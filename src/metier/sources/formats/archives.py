@@ -6,6 +6,7 @@ import io
 import lzma
 import re
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ MOST_BYTES = 1 << 30  # unpacked, of an archive with all that is in it
 MOST_TIMES_LARGER = 100  # than the archive; text packs to a fifth, a bomb to a thousandth
 ALWAYS_ALLOWED = 16 << 20
 MOST_DEPTH = 3
+MOST_SECONDS_BEFORE = 200  # of processor time, before a member is not begun: a worker has 300 for all of a file
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 # What the readers raise for bytes that are not what they say; NotImplementedError is zipfile's for a compression or a
 # version that it does not know.
@@ -48,11 +50,16 @@ class Member:
 
 
 class Allowance:
-    """What may still be unpacked, shared by an archive and the archives in it."""
+    """What may still be unpacked, and how long it may take, shared by an archive and the archives in it."""
 
     def __init__(self, packed: int) -> None:
         self.n_bytes = min(MOST_BYTES, max(ALWAYS_ALLOWED, MOST_TIMES_LARGER * packed))
         self.n_files = MOST_FILES
+        self._began = time.process_time()
+
+    @property
+    def is_late(self) -> bool:
+        return time.process_time() - self._began > MOST_SECONDS_BEFORE
 
 
 class Readable(Protocol):

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from metier.sources.formats.archives import (
     MOST_DEPTH,
+    MOST_SECONDS_BEFORE,
     Allowance,
     Member,
     single_member,
@@ -102,6 +103,9 @@ def found_in(name: str, data: bytes, password: str, allowance: Allowance, depth:
     suffix = suffix_of(name)
     n_bytes = len(data)
     try:
+        if depth and allowance.is_late:
+            why = f"comes after {MOST_SECONDS_BEFORE} s of reading what lies before it"
+            raise UnreadableError("rejected", why, "give it as a file of its own")
         if not data.strip(b"\0 \t\r\n\f\xef\xbb\xbf"):
             raise UnreadableError("empty", "holds no text", "give a file with text in it, or leave it out")
         if suffix in ARCHIVES:
@@ -115,10 +119,10 @@ def found_in(name: str, data: bytes, password: str, allowance: Allowance, depth:
         elif suffix in KINDS:
             kind = KINDS[suffix]
             reading = kind.read(data, password) if kind.locks else kind.read(data)
-            files, n_left = _attached(name, reading, depth)
-            for path, content in files:
-                yield from found_in(path, content, password, allowance, depth + 1)
-            yield _read(name, n_bytes, replace(reading, removed=counted(reading.removed, {"attachments": n_left})))
+            if reading.attached:
+                yield from _with_attachments(name, reading, n_bytes, password, allowance, depth)
+            else:
+                yield _read(name, n_bytes, reading)
         else:
             raise UnreadableError("unsupported", f"is a kind of file that is not read ({suffix or 'no suffix'})")
     except UnreadableError as error:
@@ -132,21 +136,29 @@ def found_in(name: str, data: bytes, password: str, allowance: Allowance, depth:
 
 def _read(name: str, n_bytes: int, reading: Reading, table: tuple[tuple[str, ...], ...] = ()) -> FileFound:
     if not any(document.text for document in reading.documents):
-        kind: Status = "no_text" if reading.attached else "empty"
-        raise UnreadableError(kind, reading.problem or "holds no text", "give a file with text in it, or leave it out")
+        raise UnreadableError("empty", "holds no text", "give a file with text in it, or leave it out")
     status: Status = "partial" if reading.problem else "ok"
     return FileFound(name, status, reading.problem, "", n_bytes, reading.documents, reading.removed, table=table)
 
 
-def _attached(name: str, reading: Reading, depth: int) -> tuple[list[tuple[str, bytes]], int]:
-    """The files attached to a message, by path, that are of a kind that is read; and how many others there are."""
+def _with_attachments(
+    name: str, reading: Reading, n_bytes: int, password: str, allowance: Allowance, depth: int
+) -> Iterator[FileFound]:
+    """What is attached, where it is of a kind that is read, and then the message or the box itself."""
     taken: set[str] = set()
-    files = [
-        (_free_name(f"{name}/{PurePosixPath(attached.replace(chr(92), '/')).name}", taken), content)
-        for attached, content in reading.attached
-        if suffix_of(attached) in READ and depth < MOST_DEPTH
-    ]
-    return files, len(reading.attached) - len(files)
+    n_left = 0
+    for attached, content in reading.attached:
+        if suffix_of(attached) in READ and depth < MOST_DEPTH:
+            yield from found_in(_free_name(f"{name}/{attached}", taken), content, password, allowance, depth + 1)
+        else:
+            n_left += 1
+    removed = counted(reading.removed, {"attachments": n_left})
+    if reading.documents:
+        yield _read(name, n_bytes, replace(reading, removed=removed))
+    elif taken:
+        yield FileFound(name, "ok", "has no text of its own, attachments only", "", n_bytes, removed=removed)
+    else:
+        raise UnreadableError("no_text", "is a message without text (attachments only)")
 
 
 def _archive(name: str, data: bytes, password: str, allowance: Allowance, depth: int) -> Iterator[FileFound]:

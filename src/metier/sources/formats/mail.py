@@ -1,11 +1,13 @@
 """E-mail: one message (.eml), or a box of them (.mbox)."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.errors import MessageError
 from email.message import MIMEPart
+from mimetypes import guess_extension
+from pathlib import PurePosixPath
 from typing import Any
 
 from metier.sources.decoding import decode
@@ -15,14 +17,20 @@ from metier.sources.text import clean_text
 
 BEGINS_MESSAGE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From [^\n]*\d{4}[^\n]*\n")
 QUOTED_FROM = re.compile(r"^>(>*From )", re.MULTILINE)
+AS_IT_WAS = policy.default.clone(refold_source="none")
+# What the standard library's parser raises for messages that are none.
+DAMAGED = (MessageError, LookupError, ValueError, AttributeError, TypeError)
+
+
+Attached = tuple[str, bytes]
 
 
 @dataclass(frozen=True)
-class Message:
+class Mail:
     """What is in one message; `text` is None where there is none to learn."""
 
     text: Document | None
-    attached: tuple[tuple[str, bytes], ...] = ()
+    attached: tuple[Attached, ...] = ()
 
 
 def read_eml(data: bytes) -> Reading:
@@ -31,14 +39,14 @@ def read_eml(data: bytes) -> Reading:
     Raises:
         UnreadableError: it is no message, or has neither text nor attachments.
     """
-    found = _message(data)
+    found = _mail(data)
     if found is None:
         raise UnreadableError("rejected", "is no e-mail: it begins with no header")
-    return _reading([found], {}, "is a message without text")
+    return _reading([found], {}, found.attached, "is a message without text")
 
 
 def read_mbox(data: bytes) -> Reading:
-    """Every message of a box is a document.
+    """Every message of a box is a document; what is attached to the 7th is named "7/…".
 
     Raises:
         UnreadableError: it is no box, or no message has text or attachments.
@@ -50,26 +58,26 @@ def read_mbox(data: bytes) -> Reading:
     found, n_damaged = [], 0
     for (_, start), end in zip(starts, ends, strict=True):
         try:
-            found.append(_message(data[start:end], from_box=True) or Message(None))
+            found.append(_mail(data[start:end], from_box=True) or Mail(None))
         except UnreadableError:
             n_damaged += 1
-            found.append(Message(None))
+            found.append(Mail(None))
     removed = {
         "messages that are damaged": n_damaged,
-        "messages without text": sum(message.text is None for message in found),
+        "messages without text": sum(mail.text is None for mail in found),
     }
-    return _reading(found, removed, f"holds {len(found)} messages without text")
+    attached = [(f"{n}/{name}", content) for n, mail in enumerate(found, 1) for name, content in mail.attached]
+    return _reading(found, removed, attached, f"holds {len(found)} messages without text")
 
 
-def _reading(found: Sequence[Message], removed: Mapping[str, int], no_text: str) -> Reading:
-    documents = tuple(message.text for message in found if message.text is not None)
-    attached = tuple(file for message in found for file in message.attached)
+def _reading(found: Sequence[Mail], removed: Mapping[str, int], attached: Sequence[Attached], no_text: str) -> Reading:
+    documents = tuple(mail.text for mail in found if mail.text is not None)
     if not documents and not attached:
         raise UnreadableError("no_text", no_text)
-    return Reading(documents, counted(removed), "" if documents else no_text, attached)
+    return Reading(documents, counted(removed), attached=tuple(attached))
 
 
-def _message(data: bytes, *, from_box: bool = False) -> Message | None:
+def _mail(data: bytes, *, from_box: bool = False) -> Mail | None:
     """None where it begins with no header.
 
     Raises:
@@ -81,32 +89,49 @@ def _message(data: bytes, *, from_box: bool = False) -> Message | None:
             return None
         subject = " ".join(str(message.get("Subject", "")).split())
         part = message.get_body(("plain", "html"))
-        attached = tuple(map(_attached, message.iter_attachments())) if message.is_multipart() else ()
-        body = _body(part) if part is not None else ""
-    except (MessageError, LookupError, ValueError, AttributeError, TypeError, IndexError) as error:
+        found, body = _body(part) if part is not None else ("", "")
+        attached = tuple(map(_attached, _attachments(message, part)))
+    except DAMAGED as error:
         raise UnreadableError("rejected", f"is a damaged e-mail ({type(error).__name__})") from None
     if from_box:
         body = QUOTED_FROM.sub(r"\1", body)
     text = clean_text(body)
     if not text:
-        return Message(None, attached)
-    return Message(document(f"{subject}\n\n{text}" if subject else text, len(data), subject), attached)
+        return Mail(None, attached)
+    head = f"{subject}\n\n" if subject else ""
+    return Mail(document(head + text, head + found, subject), attached)
 
 
-def _attached(part: Any) -> tuple[str, bytes]:
-    """Its name, and the bytes of the file; a message that is forwarded is a file, too."""
-    if part.get_content_type() == "message/rfc822":
-        return "message.eml", part.get_payload(0).as_bytes()
-    payload = part.get_payload(decode=True)
-    return part.get_filename("") or "", payload if isinstance(payload, bytes) else b""
+def _attachments(part: Any, body: Any, is_other_form: bool = False) -> Iterator[Any]:
+    """The leaves of a message that are neither its body nor another form of it; a message in it is one leaf."""
+    if part.get_content_maintype() == "multipart" and part.is_multipart():
+        alternative = part.get_content_subtype() == "alternative"
+        for one in part.iter_parts():
+            yield from _attachments(one, body, is_other_form or alternative)
+    elif part is not body and not (is_other_form and part.get_content_maintype() == "text" and not part.get_filename()):
+        yield part
 
 
-def _body(part: MIMEPart) -> str:
+def _attached(part: Any) -> Attached:
+    """Its name and the bytes of the file, a message as it was sent; neither where it is damaged."""
+    try:
+        if part.get_content_type() == "message/rfc822":
+            return "message.eml", part.get_payload(0).as_bytes(AS_IT_WAS)
+        kind = "" if part.get_content_maintype() == "text" else guess_extension(part.get_content_type()) or ""
+        name = PurePosixPath((part.get_filename() or f"attachment{kind}").replace("\\", "/")).name
+        payload = part.get_payload(decode=True)
+    except DAMAGED:
+        return "", b""
+    return name, payload if isinstance(payload, bytes) else b""
+
+
+def _body(part: MIMEPart) -> tuple[str, str]:
+    """As it was found, and its text."""
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
     charset = part.get_content_charset("")
     try:
-        text = data.decode(charset) if charset else decode(data).text
+        found = data.decode(charset) if charset else decode(data).text
     except (LookupError, UnicodeDecodeError):
-        text = decode(data).text
-    return html_text(text)[0] if part.get_content_type() == "text/html" else text
+        found = decode(data).text
+    return found, html_text(found)[0] if part.get_content_type() == "text/html" else found
