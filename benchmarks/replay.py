@@ -68,7 +68,7 @@ class Trial:
     def key(self) -> list[Any]:
         source = self.source if self.share else "none"
         mined = f" + {self.mined:.0%} mined" if self.mined else ""
-        return [self.field, f"{source}{mined}", self.share, self.seed, self.tokens]
+        return [self.field, f"{source}{mined}", self.share, self.seed, self.tokens, self.step_tokens]
 
 
 class Bench:
@@ -134,8 +134,8 @@ def replay_of(trial: Trial, base: BaseModel, reader: PackReader, cache: AnswerCa
     def mixture() -> list[Answer]:
         return replayed_answers(requests, LIKELIEST, likeliest, sampled)
 
-    written = {"likeliest": lambda: likeliest(requests), "sampled": lambda: sampled(requests)}
-    return replay_documents(base.encoder, written.get(trial.source, mixture)())
+    written = {"likeliest": lambda: likeliest(requests), "sampled": lambda: sampled(requests), "answers": mixture}
+    return replay_documents(base.encoder, written[trial.source]())
 
 
 def fit(trial: Trial, base: BaseModel, reader: PackReader, split: Split, written: Sequence[Encoded]) -> dict[str, Any]:
@@ -186,13 +186,13 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in lines:
         if line["key"][1] != "base":
-            runs.setdefault((*line["key"][:3], line["key"][4]), []).append(line)
+            runs.setdefault((*line["key"][:3], *line["key"][4:]), []).append(line)
     head = (
         "| data | replay | share | tokens | field | prompted | text | good answers | own answers | repetition | ended "
         "| length |"
     )
     rows = [head, "|" + " --- |" * 12]
-    for (field, source, share, tokens), group in sorted(runs.items()):
+    for (field, source, share, tokens, step_tokens), group in sorted(runs.items()):
         base = bases[field]
 
         def change(name: str, spec: str, relative: bool = False, group: Any = group, base: Any = base) -> str:
@@ -213,7 +213,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
             change("ended", "+.2f"),
             change("length", "+.0f"),
         ]
-        rows.append(f"| {field} | {source} | {share:.0%} | {tokens:,} | " + " | ".join(cells) + " |")
+        rows.append(f"| {field} | {source} | {share:.0%} | {tokens:,} in {step_tokens:,} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--field", action="append", default=[], metavar="NAME=DATA")
     parser.add_argument("--shares", type=float, nargs="*", default=[0.0, 0.15, 0.05, 0.25])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
-    parser.add_argument("--sources", nargs="*", default=["answers"])
+    parser.add_argument("--sources", nargs="*", default=["answers"], choices=("answers", "likeliest", "sampled"))
     parser.add_argument("--mined", type=float, nargs="*", default=[0.0])
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--step-tokens", type=int, default=512)

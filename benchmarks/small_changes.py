@@ -5,7 +5,7 @@ many documents together have changed by that share of the base's bits. Their sco
 them, for `python benchmarks/error_rates.py OUT/gain-0 … --as-made`. What is there is not made again.
 
 Usage:
-    python benchmarks/small_changes.py [--data pack:clinical] [--seeds 3] [--documents 400] [--out runs/small-changes]
+    python benchmarks/small_changes.py [--data pack:clinical] [--seeds 3] [--documents 200] [--out runs/small-changes]
 """
 
 import argparse

@@ -77,9 +77,22 @@ def test_a_general_slice_that_was_trained_on_does_not_pass(known: Run) -> None:
 
 def test_what_it_was_trained_on_is_kept_in_the_results(known: Run) -> None:
     assert [Path(name).name for name in known.results["model"]["trained_on"]] == ["trained.jsonl"]
-    assert known.results["data"]["examples"] == 24
+    assert (known.results["data"]["examples"], known.results["data"]["documents"]) == (24, 24)
     assert all("seen" in record for record in read_jsonl(known.path / "evidence" / "terms.jsonl"))
-    assert len(read_json(known.path / "splits.json")["train"]) == 6
+    assert read_json(known.path / "splits.json")["train"] == []
+
+
+def test_training_files_that_cannot_be_read_are_a_doubt(model: Path, adapter: Path, tmp_path: Path) -> None:
+    domain, trained_on = write_texts(tmp_path / "domain.jsonl", [text_of(i) for i in range(12)]), tmp_path / "trained"
+    trained_on.mkdir()
+    write_texts(trained_on / "texts.jsonl", [text_of(i) for i in range(30, 40)])
+    (trained_on / "scan.pdf").write_bytes(pdf([[]]))
+    (trained_on / "README.md").write_text("What these texts are.", encoding="utf-8")
+    run = prove(str(model), domain, adapter, out=tmp_path / "run", trained_on=str(trained_on), minutes=0.1, threads=1)
+    assert (
+        "1 file of what it was trained on could not be read whole, so leaks may have been missed."
+        in (run.verdict["reasons"])
+    )
 
 
 def test_where_it_is_not_known_no_leak_is_denied(model: Path, adapter: Path, tmp_path: Path) -> None:

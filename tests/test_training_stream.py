@@ -56,12 +56,12 @@ def test_the_order_is_fixed_by_the_seed_and_differs_from_epoch_to_epoch() -> Non
 
 
 def test_the_windows_of_one_text_do_not_come_one_after_another() -> None:
-    found = drawn(1000, 10, lengths=(5,) * 100)
+    found = drawn(3 * BUFFER, 40, lengths=(5,) * 100)
     together = sum(a.split("/")[0] == b.split("/")[0] for (_, a), (_, b) in pairwise(found))
-    assert together < 750
+    assert together < BUFFER
 
 
-def test_a_long_text_that_comes_first_takes_no_more_of_a_short_run_than_it_is_of_the_corpus() -> None:
+def test_a_long_text_takes_no_more_of_a_short_run_than_it_is_of_the_corpus() -> None:
     def encode(example: Example) -> list[Encoded]:
         return [document(range(5), f"{example.id}/{w}") for w in range(300 if example.id == "e0" else 10)]
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from metier.runs import RunFolder, default_folder, environment, read_json, write
 from metier.settings import Settings, to_toml
 from metier.sources.documents import digest
 from metier.sources.examples import Example
+from metier.sources.find import DESCRIBES
+from metier.sources.formats.outcome import LEFT_OUT
 from metier.sources.leaks import Leaks
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import corpus_lines
@@ -69,7 +71,7 @@ def prove(
     run.require_free()
     parallel.join(settings.rank_timeout, chosen(settings.device))
     corpus, trained = _read(settings, trained_data, password, say)
-    split = _halves(corpus.examples, trained, settings, to_choose=adapter is not None)
+    split = _halves(corpus.examples, settings, to_choose=adapter is not None)
     subject, proved = _load(settings, run, say, adapter, model)
     for line in proved.slower_paths():
         say.say(line)
@@ -80,7 +82,7 @@ def prove(
         write_json(run.plan, {"evidence": asdict(evidence), "speed": asdict(speed)})
         write_json(run.environment, environment())
         write_json(run.splits, split.as_json())
-        seconds = _measure(subject, proved, split, evidence, corpus)
+        seconds = _measure(subject, proved, split, evidence, corpus, trained)
         results = {
             "schema": conclude.SCHEMA,
             **parallel.by_first(lambda: conclude.evidence_part(run)),
@@ -100,13 +102,13 @@ def prove(
 
 def _read(
     settings: Settings, trained_data: Sequence[str], password: str, say: Progress
-) -> tuple[Corpus, Sequence[Example]]:
-    """What is measured, and what the model was trained on."""
+) -> tuple[Corpus, Corpus | None]:
+    """What is measured, and what the model was trained on, where that is named."""
     reading = ReadOptions(settings.fields, settings.skip_bad_rows, password=password, privacy=settings.privacy)
-    corpus = read_corpus(settings.data, reading, say)
-    for line in corpus_lines(corpus):
+    corpora = [read_corpus(data, reading, say) for data in (settings.data, trained_data) if data]
+    for line in (line for corpus in corpora for line in corpus_lines(corpus)):
         say.say(line)
-    return corpus, read_corpus(trained_data, reading, say).examples if trained_data else ()
+    return corpora[0], corpora[1] if trained_data else None
 
 
 def _plan(subject: Subject, split: Split, started: float) -> tuple[EvidencePlan, Speed]:
@@ -118,22 +120,35 @@ def _plan(subject: Subject, split: Split, started: float) -> tuple[EvidencePlan,
     return parallel.from_first(evidence_plan(settings.evidence, sizes, speed, seconds)), speed
 
 
-def _measure(subject: Subject, proved: PackReader, split: Split, evidence: EvidencePlan, corpus: Corpus) -> float:
+def _measure(
+    subject: Subject,
+    proved: PackReader,
+    split: Split,
+    evidence: EvidencePlan,
+    corpus: Corpus,
+    trained: Corpus | None,
+) -> float:
     """Write to evidence/ all that the verdict is concluded from; return the seconds it took."""
     run = subject.run
     before = measure.base_arm(subject, split.test, split.unit, evidence)
     cut = measure.cut_bytes(corpus.ledger, before.field_by_example())
     corpus.ledger.settle(held_out=[e.id for e in corpus.examples], trained=[], cut=cut)
     write_json(run.ledger, corpus.ledger.as_json())
-    leaks = measure.leaks_of(subject, split, (), NO_REPLAY) if split.train else Leaks()
+    leaks = _leaks(subject, split, trained) if trained else Leaks()
     choosing_s = read_strengths(subject, without_leaks(split, leaks).select, evidence.choosing)
     after = measure.adapted_arm(subject, proved, before)
-    language, _ = write_field_terms(run, split, split.train or None)
+    language, _ = write_field_terms(run, split, trained.examples if trained else None)
     measure.write_measured(subject, before, after, split.unit, leaks, language=language)
     return before.seconds + choosing_s + after.seconds
 
 
-def _halves(examples: Sequence[Example], trained: Sequence[Example], settings: Settings, to_choose: bool) -> Split:
+def _leaks(subject: Subject, split: Split, trained: Corpus) -> Leaks:
+    unread = [f for f in trained.files if f.status in (*LEFT_OUT, "partial") and f.reason != DESCRIBES]
+    found = measure.leaks_of(subject, replace(split, train=trained.examples), (), NO_REPLAY)
+    return replace(found, unread=len(unread))
+
+
+def _halves(examples: Sequence[Example], settings: Settings, to_choose: bool) -> Split:
     """Where there are documents enough, a third of them, by a hash of their names, is what a strength is chosen by; the
     claims are made on the others."""
     documents = sorted({e.document for e in examples}, key=lambda name: digest(name))
@@ -141,7 +156,7 @@ def _halves(examples: Sequence[Example], trained: Sequence[Example], settings: S
     select = set(documents[:n_select])
     unit: Unit = "row" if all(e.document == e.id for e in examples) else "document"
     chosen_on = [e for e in examples if e.document in select]
-    return Split(list(trained), chosen_on, [e for e in examples if e.document not in select], unit, settings.seed)
+    return Split([], chosen_on, [e for e in examples if e.document not in select], unit, settings.seed)
 
 
 def _load(

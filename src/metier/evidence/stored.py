@@ -114,7 +114,7 @@ def _leaks(kept: Mapping[str, Any]) -> Leaks:
     found: dict[str, Any] = {
         name: [Leak(**leak) for leak in kept[name]] for name in ("held_out", "general", "replay", "benchmarks")
     }
-    return Leaks(**found, measured=kept["measured"])
+    return Leaks(**found, measured=kept["measured"], unread=kept["unread"])
 
 
 def hashes(run: RunFolder) -> dict[str, str]:

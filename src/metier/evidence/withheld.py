@@ -44,6 +44,9 @@ def leak_reasons(leaks: Leaks, n_field: int) -> list[str]:
     reasons = []
     if not leaks.measured:
         reasons.append("No leaks were looked for, as what it was trained on was not named (--trained-on).")
+    if leaks.unread:
+        files = "1 file" if leaks.unread == 1 else f"{leaks.unread} files"
+        reasons.append(f"{files} of what it was trained on could not be read whole, so leaks may have been missed.")
     if n_field:
         items = "item, whose text stands" if n_field == 1 else "items, whose texts stand"
         reasons.append(f"The gain leaves out {n_field} held-out {items} in the training text as well.")

@@ -120,6 +120,7 @@ class Leaks:
     replay      the same of items that stand in the replay
     benchmarks  rows of the benchmarks given that stand in training text
     measured    how many were looked for in each of these
+    unread      files of the training data in which it could not be looked, or not everywhere
     """
 
     held_out: list[Leak] = field(default_factory=list)
@@ -127,10 +128,12 @@ class Leaks:
     replay: list[Leak] = field(default_factory=list)
     benchmarks: list[Leak] = field(default_factory=list)
     measured: dict[str, int] = field(default_factory=dict)
+    unread: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return {
             "rule": f"half of the words or more in runs of {WORDS} that stand in training text",
+            "unread": self.unread,
             **{
                 name: {
                     "measured": self.measured.get(name, 0),

@@ -19,7 +19,7 @@ FAR = 1.4
 FAR_SHARE = 0.25  # from the literature (arXiv 2403.08763: 25 % for a language that is new); not measured here
 
 FEWEST_ANSWERS = 8
-LIKELIEST = 16  # of the answers, where the field is questions and answers; plain text takes none of them
+LIKELIEST = 16  # of the answers; fields of plain text take none of them
 TOKENS_PER_ANSWER = 110  # measured on the embedded base model: a prompt and its answer of at most 96 tokens
 
 

@@ -8,8 +8,8 @@ from itertools import cycle
 from metier.models.encoding import Encoded
 from metier.sources.examples import Example
 
-# Encoded documents waiting, about half a million tokens: a smaller corpus is shuffled as a whole, and one long table
-# among files is no more of a short run than of the corpus. Filling it takes about a second.
+# Encoded documents waiting, of long texts about a million tokens: a smaller corpus is shuffled as a whole, and one long
+# table among files is no more of a short run than of the corpus. Filling it takes about a second.
 BUFFER = 1024
 # The names of parts; under --mix those of the field are the names of their data.
 FIELD, MINED, REPLAY, OWN_GENERAL = "field", "mined tasks", "replay", "your general text"
