@@ -82,6 +82,13 @@ def test_what_it_was_trained_on_is_kept_in_the_results(known: Run) -> None:
     assert read_json(known.path / "splits.json")["train"] == []
 
 
+def test_the_report_names_what_was_proved_and_claims_nothing_of_what_it_learned_from(known: Run, adapter: Path) -> None:
+    page = (known.path / "report.html").read_text(encoding="utf-8")
+    assert f"{known.results['model']['trained_on'][0]}, and of them 3 stand in there as well." in page
+    assert str(adapter) in page
+    assert "kept aside" not in page.split('<section id="field">')[1].split("<h3>")[0]
+
+
 def test_training_files_that_cannot_be_read_are_a_doubt(model: Path, adapter: Path, tmp_path: Path) -> None:
     domain, trained_on = write_texts(tmp_path / "domain.jsonl", [text_of(i) for i in range(12)]), tmp_path / "trained"
     trained_on.mkdir()
@@ -106,6 +113,7 @@ def test_where_it_is_not_known_no_leak_is_denied(model: Path, adapter: Path, tmp
     )
     assert any("No leaks were looked for" in reason for reason in run.verdict["reasons"])
     assert run.results["leaks"]["held_out"]["measured"] == 0
+    assert "was not named, so it may have learned from them" in (run.path / "report.html").read_text(encoding="utf-8")
     assert run.results["data"]["examples"] == 25
     assert any(line.startswith("texts.jsonl: 24 rows") for line in told.lines)
     assert not any("seen" in record for record in read_jsonl(run.path / "evidence" / "terms.jsonl"))

@@ -105,10 +105,12 @@ def _read(
 ) -> tuple[Corpus, Corpus | None]:
     """What is measured, and what the model was trained on, where that is named."""
     reading = ReadOptions(settings.fields, settings.skip_bad_rows, password=password, privacy=settings.privacy)
-    corpora = [read_corpus(data, reading, say) for data in (settings.data, trained_data) if data]
-    for line in (line for corpus in corpora for line in corpus_lines(corpus)):
+    corpus = read_corpus(settings.data, reading, say)
+    trained = read_corpus(trained_data, reading, say) if trained_data else None
+    seen = ["what it was trained on, to look for leaks:", *corpus_lines(trained)] if trained else []
+    for line in (*corpus_lines(corpus), *seen):
         say.say(line)
-    return corpora[0], corpora[1] if trained_data else None
+    return corpus, trained
 
 
 def _plan(subject: Subject, split: Split, started: float) -> tuple[EvidencePlan, Speed]:

@@ -65,7 +65,7 @@ def _page(run: RunFolder) -> str:
     context = {
         "verdict": outcome.verdict_panel(results),
         "facts": _facts(run, results),
-        "data": process.data_panel(results.get("data")),
+        "data": process.data_panel(results.get("data"), model, results.get("leaks")),
         "vocabulary": process.vocabulary_panel(results.get("vocabulary")),
         "ledger": process.ledger_panel(_optional_json(run.ledger)),
         "training": process.training_panel(results.get("training"), model),
@@ -103,6 +103,7 @@ def _facts(run: RunFolder, results: Mapping[str, Json]) -> list[tuple[str, str]]
         base += f" ({figures.parameters(model['parameters'])} parameters)"
     return [
         ("Base model", base),
+        *([("Proved", str(model["proved"]))] if model.get("proved") else []),
         ("Field", figures.listed(sources) or figures.MISSING),
         ("Date", _day(_finished(run))),
         ("Time taken", figures.duration((results.get("cost") or {}).get("total_s"))),

@@ -31,18 +31,24 @@ MOST_SAMPLES = 6  # of one kind, before the rest is folded
 LONGEST_SAMPLE = 700  # characters, before the rest is folded
 
 
-def data_panel(data: Mapping[str, Json] | None) -> dict[str, Json] | None:
+def data_panel(
+    data: Mapping[str, Json] | None, model: Mapping[str, Json], leaks: Mapping[str, Json] | None
+) -> dict[str, Json] | None:
+    """model: as in results.json; one that was only proved was trained elsewhere."""
     if not data:
         return None
     read, rejected = data.get("files_read"), data.get("files_rejected") or 0
     held_out, unit = data.get("held_out_documents"), data.get("held_out_unit", "document")
     sentence = f"{figures.counted(read, 'file')} held {figures.counted(data.get('documents'), 'document')}"
-    if held_out is not None:
+    if model.get("proved"):
+        sentence += f". {_learned_elsewhere(model, (leaks or {}).get('held_out') or {})}"
+    elif held_out is not None:
         sentence += (
             f"; {figures.count(held_out)} of them were kept aside, half for choices and half for the test, "
-            "and the model never learned from those"
+            "and the model never learned from those."
         )
-    sentence += "."
+    else:
+        sentence += "."
     if rejected:
         was, them = ("was", "it") if rejected == 1 else ("were", "them")
         sentence += f" {figures.counted(rejected, 'file')} {was} left out, and nothing was learned from {them}."
@@ -51,7 +57,7 @@ def data_panel(data: Mapping[str, Json] | None) -> dict[str, Json] | None:
         "sentence": sentence,
         "unit": data.get("held_out_unit"),
         "held_out": figures.counted(held_out, unit),
-        "trained": figures.counted(data.get("train_tokens"), "token"),
+        "trained": None if model.get("proved") else figures.counted(data.get("train_tokens"), "token"),
         "examples": figures.counted(data.get("examples"), "example"),
         "formats": [
             [
@@ -63,6 +69,14 @@ def data_panel(data: Mapping[str, Json] | None) -> dict[str, Json] | None:
             for found in data.get("formats") or []
         ],
     }
+
+
+def _learned_elsewhere(model: Mapping[str, Json], held_out: Mapping[str, Json]) -> str:
+    named, n_leaked = model.get("trained_on"), held_out.get("leaked") or 0
+    if not named:
+        return "They measure. What the model was trained on was not named, so it may have learned from them."
+    was = "none stands" if not n_leaked else "one stands" if n_leaked == 1 else f"{n_leaked:,} stand"
+    return f"They measure. The model was trained on {figures.listed(named)}, and of them {was} in there as well."
 
 
 def vocabulary_panel(found: Mapping[str, Json] | None) -> dict[str, Json] | None:
