@@ -75,6 +75,18 @@ def test_a_general_slice_that_was_trained_on_does_not_pass(known: Run) -> None:
     assert slices[leaked["slices"][0]]["leaked"] == 1
 
 
+def test_no_strength_is_advised_by_texts_that_were_trained_on(model: Path, adapter: Path, tmp_path: Path) -> None:
+    texts = [text_of(i) for i in range(60)]
+    domain, trained_on = write_texts(tmp_path / "domain.jsonl", texts), write_texts(tmp_path / "seen.jsonl", texts[::2])
+    run = prove(
+        str(model), domain, adapter, out=tmp_path / "run", trained_on=trained_on, evidence="full", minutes=5, threads=1
+    )
+    select, leaked = set(read_json(run.path / "splits.json")["select"]), {f"domain.jsonl:{i}" for i in range(1, 61, 2)}
+    read = {r["item"] for r in read_jsonl(run.path / "evidence" / "dial.jsonl") if r["slice"] == "field"}
+    assert select & leaked
+    assert read == select - leaked
+
+
 def test_what_it_was_trained_on_is_kept_in_the_results(known: Run) -> None:
     assert [Path(name).name for name in known.results["model"]["trained_on"]] == ["trained.jsonl"]
     assert (known.results["data"]["examples"], known.results["data"]["documents"]) == (24, 24)

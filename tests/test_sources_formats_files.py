@@ -124,8 +124,8 @@ def test_attachments_are_found_however_deep_they_hang(tmp_path, parts, n_left):
 
 
 def test_an_unnamed_file_is_known_by_its_kind_and_a_forwarded_message_is_kept_as_it_was(tmp_path):
-    addresses = ", ".join(f"name{i}@example.org" for i in range(30))
-    forwarded = PART.format("message/rfc822", f"To: {addresses} <\nSubject: Old\n\nThe old body.")
+    addresses = "name@example.org, " * 30  # and an open bracket, at which a header that is folded again breaks
+    forwarded = PART.format("message/rfc822", f"To: {addresses}<\nSubject: Old\n\nThe old body.")
     pages = pdf([lines(["Some lines on a page."])]).decode("latin-1")
     unnamed = f"Content-Type: application/pdf\nContent-Transfer-Encoding: 8bit\n\n{pages}"
     message = f"Subject: S\nMIME-Version: 1.0\n{several('mixed', BODY, forwarded, unnamed)}"

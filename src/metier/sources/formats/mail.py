@@ -116,7 +116,7 @@ def _attached(part: Any) -> Attached:
     """Its name and the bytes of the file, a message as it was sent; neither where it is damaged."""
     try:
         if part.get_content_type() == "message/rfc822":
-            return "message.eml", part.get_payload(0).as_bytes(AS_IT_WAS)
+            return "message.eml", part.get_payload(0).as_bytes(policy=AS_IT_WAS)
         kind = "" if part.get_content_maintype() == "text" else guess_extension(part.get_content_type()) or ""
         name = PurePosixPath((part.get_filename() or f"attachment{kind}").replace("\\", "/")).name
         payload = part.get_payload(decode=True)
