@@ -222,3 +222,14 @@ def test_a_field_of_plain_text_is_replayed_with_sampled_answers_alone(tmp_path: 
     known = {one["request"]: one["answer"] for path in sampled for one in read_json(path)}
     assert [known[one["request"]] for one in kept] == [one["answer"] for one in kept]
     assert {part["part"] for part in run.results["training"]["mix"]} == {FIELD, REPLAY}
+
+
+def test_the_plan_knows_how_long_the_windows_of_long_texts_are(tmp_path: Path) -> None:
+    texts = tmp_path / "long"
+    texts.mkdir()
+    for i in range(12):
+        (texts / f"{i}.txt").write_text(" ".join(PROSE.format(i=100 * i + j) for j in range(30)))
+    run = adapt(str(texts), model="model", out=tmp_path / "run", **{**small.OPTIONS, "evidence": "none", "replay": 0.0})
+    planned = read_json(run.path / "plan.json")
+    assert 400 < planned["step_tokens"] < 500  # a window has 512 tokens, but the last of a text
+    assert run.results["training"]["tokens"] < 1.2 * planned["train_tokens"]
