@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metier.settings import Settings
+from metier.settings import BY_DATA, Settings
 from metier.training.plan import (
     FEWEST_STEPS,
     FULL_STRENGTHS,
@@ -21,6 +21,7 @@ from metier.training.plan import (
     evidence_seconds,
     plan,
 )
+from metier.training.replay import LIKELIEST, SHARES
 from metier.training.speed import Speed
 from metier.training.trajectory import EXTRA_STEPS
 
@@ -195,6 +196,13 @@ def test_a_run_has_sixteen_steps_or_more_unless_a_sixteenth_is_less_than_the_sma
     assert planned(tokens=20_000).steps == 16
     assert planned(tokens=8000).step_tokens == SMALLEST_STEP
     assert planned(tokens=8000, pack_tokens=256).step_tokens == 500
+
+
+def test_texts_with_tasks_mined_from_them_are_replayed_as_answers_are() -> None:
+    texts = replace(SIZES, kind="text")
+    plain, mined = planned(sizes=texts, replay=BY_DATA), planned(sizes=texts, replay=BY_DATA, mined=0.2)
+    assert (plain.replay.share, plain.replay.likeliest) == (SHARES["text"], 0)
+    assert (mined.replay.share, mined.replay.likeliest) == (SHARES["answers"], LIKELIEST)
 
 
 def test_no_step_is_smaller_than_the_windows_of_long_texts() -> None:

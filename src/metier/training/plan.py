@@ -218,7 +218,9 @@ def evidence_seconds(evidence: EvidencePlan, sizes: Sizes, speed: Speed) -> floa
 def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: float) -> Plan:
     """Divide `seconds` between training and evidence, or take the tokens that the settings name."""
     seconds = MARGIN * max(0.0, seconds)
-    share = default_share(sizes.kind, sizes.distance) if settings.replay == BY_DATA else settings.replay
+    # Tasks mined from texts are conversations: trained on them, a model forgets as on answers (docs/log.md).
+    kind: Kind = "answers" if settings.mined and sizes.kind == "text" else sizes.kind
+    share = default_share(kind, sizes.distance) if settings.replay == BY_DATA else settings.replay
     of_field = 1 - share - settings.mined
     most = int(sizes.train_tokens * settings.max_epochs / of_field)
     smallest = smallest_step(settings, sizes.document_tokens)
@@ -260,7 +262,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         lr=settings.lr or lr,
         lr_from=_lr_from(settings, sizes, probe),
         probe=probe,
-        replay=plan_replay(train_tokens, share, share_of_yours(sizes.own_kind), sizes.kind, sizes.replay_requests),
+        replay=plan_replay(train_tokens, share, share_of_yours(sizes.own_kind), kind, sizes.replay_requests),
         distance=round(sizes.distance, 3),
         evidence=evidence,
         speed=speed,
