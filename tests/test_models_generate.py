@@ -47,9 +47,11 @@ def test_an_answer_in_a_padded_batch_is_the_answer_alone(family: str, encoder: E
 def test_a_sampled_answer_is_the_same_in_any_batch_and_another_than_the_likeliest(
     model: PreTrainedModel, encoder: Encoder
 ) -> None:
-    together = answer_all(model, encoder, REQUESTS, 8, sampled=True)
-    assert [answer_all(model, encoder, [r], 8, sampled=True)[0] for r in REQUESTS] == together
-    assert together != answer_all(model, encoder, REQUESTS, 8)
+    together, likeliest = (answer_all(model, encoder, REQUESTS, 8, sampled=s) for s in (range(len(REQUESTS)), ()))
+    assert [answer_all(model, encoder, [r], 8, sampled=[0])[0] for r in REQUESTS] == together
+    assert together != likeliest
+    mixed = answer_all(model, encoder, REQUESTS, 8, sampled={1, 3})
+    assert mixed == [together[i] if i in (1, 3) else likeliest[i] for i in range(len(REQUESTS))]
 
 
 def test_every_request_has_a_seed_of_its_own() -> None:

@@ -1,6 +1,6 @@
 """What the base and the adapted model answer to requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from metier.evidence.answers import repetition
@@ -22,9 +22,11 @@ Answering = Callable[[Sequence[str]], list[Answer]]
 
 
 def written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
+    requests, n = general.replay_requests()[: wanted.answers], wanted.likeliest
+    _answer_missing(subject, WRITTEN_TOKENS, requests[:n], requests[n:])  # in one batch, which two would take twice for
     return replayed_answers(
-        general.replay_requests()[: wanted.answers],
-        wanted.likeliest,
+        requests,
+        n,
         lambda requests: kept_answers(subject, requests, WRITTEN_TOKENS),
         lambda requests: kept_answers(subject, requests, WRITTEN_TOKENS, sampled=True),
     )
@@ -50,16 +52,27 @@ def kept_answers(
 ) -> list[Answer]:
     """The base's, of `limit` tokens at most (ANSWER_TOKENS where None), from the cache of the first rank, whatever
     others have kept; what it lacks is answered by all ranks. Greedy, or sampled at temperature 1."""
-    limit = limit or ANSWER_TOKENS
-    cache = AnswerCache(cache_folder(), subject.base.answers_as, subject.encoder, limit, sampled)
-    model = subject.reader.model
-    if missing := parallel.from_first(cache.missing(wanted)):
+    caches = _answer_missing(subject, limit or ANSWER_TOKENS, () if sampled else wanted, wanted if sampled else ())
+    return parallel.by_first(lambda: caches[sampled].answers(subject.reader.model, subject.encoder, wanted))
+
+
+def _answer_missing(
+    subject: Subject, limit: int, likeliest: Sequence[str], sampled: Sequence[str]
+) -> tuple[AnswerCache, AnswerCache]:
+    """The caches of both kinds, of which the first rank's have answers to these requests; no request is in both."""
+    model, encoder = subject.reader.model, subject.encoder
+    greedy, by_chance = (
+        AnswerCache(cache_folder(), subject.base.answers_as, encoder, limit, kind) for kind in (False, True)
+    )
+    first, second = parallel.from_first((greedy.missing(likeliest), by_chance.missing(sampled)))
+    if missing := [*first, *second]:
         subject.say.begin("base model answers general requests (kept for later runs)", len(missing))
         with disabled(model):
-            answers = answers_of(model, subject.encoder, missing, subject.say, limit, sampled)
+            answers = answers_of(model, encoder, missing, subject.say, limit, range(len(first), len(missing)))
         if this_rank().is_first:
-            cache.keep(answers)
-    return parallel.by_first(lambda: cache.answers(model, subject.encoder, wanted))
+            greedy.keep(answers[: len(first)])
+            by_chance.keep(answers[len(first) :])
+    return greedy, by_chance
 
 
 def answers_of(
@@ -68,14 +81,16 @@ def answers_of(
     requests: Sequence[str],
     say: Progress,
     limit: int | None = None,
-    sampled: bool = False,
+    sampled: Collection[int] = (),
 ) -> list[Answer]:
-    """Answers in the order of the requests, which are divided over the ranks by the length of their prompts."""
+    """Answers in the order of the requests, which are divided over the ranks by the length of their prompts; `sampled`
+    as in `answer_all`."""
     own = parallel.own_part([len(request) for request in requests])
 
     def on_batch(done: int, _: int) -> None:
         say.advance(parallel.n_ranks() * done)
 
-    made = answer_all(model, encoder, [requests[i] for i in own], limit or ANSWER_TOKENS, on_batch, sampled)
+    by_chance = {place for place, i in enumerate(own) if i in sampled}
+    made = answer_all(model, encoder, [requests[i] for i in own], limit or ANSWER_TOKENS, on_batch, by_chance)
     by_request = {answer.request: answer for answers in parallel.from_all(made) for answer in answers}
     return [by_request[request] for request in requests]

@@ -44,11 +44,11 @@ def continue_all(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Collection[int],
-    chances: Sequence[torch.Generator] | None = None,
+    chances: Sequence[torch.Generator | None] = (),
 ) -> list[list[int]]:
     """Continuations up to and with one of the tokens that end them; prompts are padded on the left and the padding
-    masked. chances: a generator on the CPU for each prompt, by which its tokens are sampled at temperature 1; greedy
-    without."""
+    masked. chances: for each prompt a generator on the CPU, by which its tokens are sampled at temperature 1, or None,
+    and they are the likeliest; without, all are."""
     longest = max(map(len, prompts))
     n_tokens = longest + max_new_tokens
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -73,10 +73,9 @@ def continue_all(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        if chances is None:
-            ids = logits.argmax(-1, keepdim=True)
-        else:
-            ids = _sampled(logits, [chances[row] for row in running.tolist()])
+        ids = logits.argmax(-1, keepdim=True)
+        if chances:
+            _sample(ids, logits, [chances[row] for row in running.tolist()])
         for row, token, is_open in zip(running.tolist(), ids[:, 0].tolist(), open_rows.tolist(), strict=True):
             if is_open:
                 continuations[row].append(token)
@@ -93,8 +92,13 @@ def continue_all(
     return continuations
 
 
-def _sampled(logits: Tensor, chances: Sequence[torch.Generator]) -> Tensor:
-    """(B, 1) of logits (B, V), each row by its own generator, so that no prompt's answer depends on its neighbours'."""
-    probabilities = torch.softmax(logits.float(), dim=-1).cpu()
-    rows = [torch.multinomial(row, 1, generator=own) for row, own in zip(probabilities, chances, strict=True)]
-    return torch.stack(rows).to(logits.device)
+def _sample(ids: Tensor, logits: Tensor, chances: Sequence[torch.Generator | None]) -> None:
+    """Put into `ids` (B, 1) what is sampled by logits (B, V), each row by its own generator, so that no prompt's answer
+    depends on its neighbours'; a row without one stays."""
+    rows = [row for row, own in enumerate(chances) if own is not None]
+    probabilities = torch.softmax(logits[rows].float(), dim=-1).cpu()
+    drawn = [
+        torch.multinomial(likely, 1, generator=chances[row]) for row, likely in zip(rows, probabilities, strict=True)
+    ]
+    if rows:
+        ids[rows] = torch.stack(drawn).to(ids.device)

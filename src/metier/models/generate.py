@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ def answer_all(
     requests: Sequence[str],
     max_new_tokens: int,
     progress: Progress | None = None,
-    sampled: bool = False,
+    sampled: Collection[int] = (),
 ) -> list[Answer]:
-    """Answers in the order of the requests, each the first turn of a conversation: greedy, or sampled at temperature 1
-    with a seed of each request's own."""
+    """Answers in the order of the requests, each the first turn of a conversation: greedy, or, where its number is in
+    `sampled`, sampled at temperature 1 with a seed of the request's own."""
     prompts = [encoder.prompt_ids([Message("user", request)]) for request in requests]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, Answer] = {}
@@ -46,7 +46,7 @@ def answer_all(
     model.eval()
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        chances = [_chance(requests[i]) for i in rows] if sampled else None
+        chances = [_chance(requests[i]) if i in sampled else None for i in rows] if sampled else ()
         said = continue_all(model, [prompts[i] for i in rows], max_new_tokens, encoder.ends, chances)
         for i, tokens in zip(rows, said, strict=True):
             ended = bool(tokens) and tokens[-1] in encoder.ends
@@ -98,7 +98,8 @@ class AnswerCache:
         """Answers in the order of the requests; those not yet known are generated and kept."""
         missing = self.missing(requests)
         if missing:
-            self.keep(answer_all(model, encoder, missing, self.max_new_tokens, progress, self.sampled))
+            sampled = range(len(missing)) if self.sampled else ()
+            self.keep(answer_all(model, encoder, missing, self.max_new_tokens, progress, sampled))
         return [self._known[request] for request in requests]
 
     def keep(self, answers: Sequence[Answer]) -> None:
