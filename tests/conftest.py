@@ -8,10 +8,20 @@ from types import ModuleType
 import pytest
 import torch
 
+from small import small_pack
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def small_general_pack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For tests of whole runs, which share a cache."""
+    with small_pack() as patch:
+        patch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("runs-cache")))
+        yield
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def scoring(_: Path) -> dict[str, Any]:
     scored = score_documents(reader, texts, PACK_TOKENS, count)
     chosen = score_branches(reader, branches, PACK_TOKENS, count)
     encoder = Encoder(tiny_tokenizer(), 512)
-    answers = written.answers_of(reader.model, encoder, REQUESTS, Silent(), 8)
+    answers = written.answers_of(reader.model, encoder, REQUESTS, Silent(), 8, sampled={1, 2})
     return {
         "scored": {item: [s.nll, s.tokens] for item, s in (scored | chosen).items()},
         "answers": [[a.request, a.answer, a.tokens] for a in answers],

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,15 +33,10 @@ from metier.sources.ledger import FileRead, Ledger
 from metier.sources.split import Split
 from metier.training import probe as probing
 from metier.training.loop import Trained
-from small import OPTIONS, Told, assert_adds_up, small_pack, state, write_terms
+from small import OPTIONS, Told, assert_adds_up, state, write_terms
 from tiny import save_tiny, tiny_tokenizer
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with small_pack() as patch:
-        patch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("small_general_pack")
 
 
 @pytest.fixture(scope="module")

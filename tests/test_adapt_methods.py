@@ -1,7 +1,6 @@
 """Every method through the main path, on a model of two layers: what is saved is what was measured."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,13 @@ from metier.results import Run, Talker
 from metier.runs import read_json, read_jsonl
 from metier.settings import METHODS as ALL
 from metier.sources.read import read_corpus
-from small import OPTIONS, KilledError, Told, kill_in_training, small_pack
+from small import OPTIONS, KilledError, Told, kill_in_training
 from tiny import save_tiny
 
 METHODS = [method for method in ALL if method != "tokens"]  # tests/test_adapt_new_tokens.py
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with small_pack() as patch:
-        patch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("small_general_pack")
 
 
 @pytest.fixture(scope="module")

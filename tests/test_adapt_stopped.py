@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,10 @@ from metier.adapt import adapt
 from metier.errors import DataError, MetierError, ModelError, RunError
 from metier.results import Run
 from metier.runs import read_json, read_jsonl
-from small import OPTIONS, Told, assert_adds_up, small_pack, state, write_terms
+from small import OPTIONS, Told, assert_adds_up, state, write_terms
 from tiny import save_tiny
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with small_pack() as patch:
-        patch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("small_general_pack")
 
 
 @pytest.fixture(scope="module")

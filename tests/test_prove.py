@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from metier.prove import prove
 from metier.results import Run
 from metier.runs import read_json, read_jsonl
 from metier.sources import general
-from small import Told, small_pack
+from small import Told
 from small_files import pdf
 from tiny import save_tiny
 
@@ -29,11 +29,7 @@ def write_texts(path: Path, texts: Sequence[str]) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with small_pack() as patch:
-        patch.setenv("METIER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("small_general_pack")
 
 
 @pytest.fixture(scope="module")
