@@ -89,7 +89,8 @@ def test_a_named_message_with_nothing_but_attachments_is_read_for_them(tmp_path)
     corpus = read_corpus([str(tmp_path / "two.eml")])
     assert [example.id for example in corpus.examples] == ["two.eml/e.txt"]
     assert next(file for file in corpus.files if file.path == "two.eml").removed == {"attachments": 1}
-    assert statuses(tmp_path / "logo.eml", "logo.eml")["logo.eml"][1] == "is a message without text (attachments only)"
+    reason = "has no text, only attachments of kinds that are not read"
+    assert statuses(tmp_path / "logo.eml", "logo.eml") == {"logo.eml": ("no_text", reason)}
 
 
 PART = "Content-Type: {}\n\n{}\n"

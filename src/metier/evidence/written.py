@@ -23,7 +23,7 @@ Answering = Callable[[Sequence[str]], list[Answer]]
 
 def written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
     requests, n = general.replay_requests()[: wanted.answers], wanted.likeliest
-    _answer_missing(subject, WRITTEN_TOKENS, requests[:n], requests[n:])  # in one batch, which two would take twice for
+    _answer_missing(subject, WRITTEN_TOKENS, requests[:n], requests[n:])  # one batch is made sooner than two small ones
     return replayed_answers(
         requests,
         n,

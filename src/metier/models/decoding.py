@@ -96,9 +96,10 @@ def _sample(ids: Tensor, logits: Tensor, chances: Sequence[torch.Generator | Non
     """Put into `ids` (B, 1) what is sampled by logits (B, V), each row by its own generator, so that no prompt's answer
     depends on its neighbours'; a row without one stays."""
     rows = [row for row, own in enumerate(chances) if own is not None]
+    if not rows:
+        return
     probabilities = torch.softmax(logits[rows].float(), dim=-1).cpu()
     drawn = [
         torch.multinomial(likely, 1, generator=chances[row]) for row, likely in zip(rows, probabilities, strict=True)
     ]
-    if rows:
-        ids[rows] = torch.stack(drawn).to(ids.device)
+    ids[rows] = torch.stack(drawn).to(ids.device)

@@ -58,6 +58,7 @@ def data_panel(
         "unit": data.get("held_out_unit"),
         "held_out": figures.counted(held_out, unit),
         "trained": None if model.get("proved") else figures.counted(data.get("train_tokens"), "token"),
+        "leak_rule": (leaks or {}).get("rule") if model.get("proved") else None,
         "examples": figures.counted(data.get("examples"), "example"),
         "formats": [
             [

@@ -158,7 +158,7 @@ def _with_attachments(
     elif taken:
         yield FileFound(name, "ok", "has no text of its own, attachments only", "", n_bytes, removed=removed)
     else:
-        raise UnreadableError("no_text", "is a message without text (attachments only)")
+        raise UnreadableError("no_text", "has no text, only attachments of kinds that are not read")
 
 
 def _archive(name: str, data: bytes, password: str, allowance: Allowance, depth: int) -> Iterator[FileFound]:
