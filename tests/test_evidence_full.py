@@ -27,6 +27,7 @@ from metier.sources.examples import Example
 from metier.sources.split import Split
 from metier.training.journal import Journal
 from metier.training.plan import Plan
+from metier.training.stream import MINED
 from small import OPTIONS, small_pack
 from tiny import save_tiny
 
@@ -107,8 +108,8 @@ def test_halves_take_half_of_the_steps_and_are_scored_on_the_same_documents(ran:
 def test_each_half_is_read_for_half_of_the_steps(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[tuple[Any, set[str]]] = []
 
-    def noted(reader: object, examples: Any, encode: object, replay: Any, steps: Any, on_step: object) -> Any:
-        del reader, encode, replay, on_step
+    def noted(reader: object, examples: Any, encode: object, replay: Any, steps: Any, *rest: object) -> Any:
+        del reader, encode, replay, rest
         planned.append((steps, {e.id for e in examples}))
         return ran.adapted.trained
 
@@ -150,8 +151,8 @@ def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(
 ) -> None:
     planned: list[Any] = []
 
-    def noted(reader: object, examples: Any, encode: object, replay: Any, steps: Any, on_step: object) -> Any:
-        del reader, encode, on_step
+    def noted(reader: object, examples: Any, encode: object, replay: Any, steps: Any, *rest: object) -> Any:
+        del reader, encode, rest
         planned.append((steps, len(replay), {e.id for e in examples}))
         return ran.adapted.trained
 
@@ -166,6 +167,38 @@ def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(
     assert steps.replay_share == trained.n_replay_tokens / trained.n_tokens > 0
     assert n_replay == len(ran.adapted.replay)
     assert ids == {item for item in trained.bytes_by_item if not item.startswith("replay")}
+
+
+def test_only_other_seeds_are_trained_on_mined_tasks_too(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[float, list[Example]]] = []
+
+    def noted(reader: object, examples: object, encode: object, replay: object, steps: Any, *rest: Any) -> Any:
+        del reader, examples, encode, replay
+        given.append((steps.mined_share, rest[1]))
+        return ran.adapted.trained
+
+    monkeypatch.setattr(measured, "train_rival", noted)
+    tasks = list(ran.before.items.field[:2])
+    trained = replace(ran.adapted.trained, tokens_of_part={MINED: ran.adapted.trained.n_tokens // 4})
+    adapted = replace(ran.adapted, mined=tasks, trained=trained)
+    elsewhere = replace(ran.subject, run=RunFolder(tmp_path))
+    limits = replace(LIMITS, controls=("shuffled",), seeds=1)
+    measured._measure_seeds(elsewhere, ran.split, ran.planned, ran.before, adapted, limits)
+    measured._measure_controls(elsewhere, ran.planned, ran.before, tasks, adapted, limits)
+    measured._measure_without_tasks(elsewhere, ran.planned, ran.before, tasks, adapted, tasks)
+    assert [share for share, _ in given] == pytest.approx([0.25] * 3, abs=0.01)
+    assert [len(mined) for _, mined in given] == [2, 0, 0]
+    records = list(read_jsonl(tmp_path / "evidence/without_tasks.jsonl"))
+    assert {r["slice"] for r in records} == {"tasks", "field"}
+    assert sum(r["slice"] == "tasks" for r in records) == 2
+
+
+def test_a_run_without_mined_tasks_costs_time_only_where_there_are_some(ran: Ran) -> None:
+    of_all = [expected_seconds(limits, ran.planned, ran.before, "answer") for limits in LADDER]
+    assert limits_within(of_all[0], ran.planned, ran.before, "answer", has_tasks=True).without_tasks
+    assert not limits_within(of_all[0], ran.planned, ran.before, "answer").without_tasks
 
 
 def test_a_fresh_reader_is_the_base_whatever_was_trained(ran: Ran) -> None:
@@ -206,7 +239,7 @@ def test_what_is_measured_fits_the_time_or_is_the_smallest_there_is(ran: Ran) ->
     needed = [expected_seconds(limits, ran.planned, ran.before, "answer") for limits in LADDER]
     assert needed == sorted(needed, reverse=True)
     for limits, seconds in zip(LADDER, needed, strict=True):
-        assert limits_within(seconds, ran.planned, ran.before, "answer") == limits
+        assert limits_within(seconds, ran.planned, ran.before, "answer", has_tasks=True) == limits
     assert limits_within(needed[-1] / 2, ran.planned, ran.before, "answer") == LADDER[-1]
 
 

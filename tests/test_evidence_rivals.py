@@ -1,6 +1,7 @@
 """Rivals take equal steps by the same loop; their texts are what they are said to be."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from metier.models.methods import add_method
 from metier.models.packing import PackReader
 from metier.sources import general
 from metier.sources.examples import Example, Message
+from metier.training.stream import FIELD, MINED, REPLAY
 from tiny import document, random_ids, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,6 +64,18 @@ def test_replay_has_its_share(encoder: Encoder) -> None:
     assert trained.n_replay_tokens / trained.n_tokens == pytest.approx(0.25, abs=0.06)
     none = train_rival(reader, TEXTS, encoder.encode, (), steps(1, replay=0.25))
     assert none.n_replay_tokens == 0
+
+
+def test_mined_tasks_have_their_share_beside_the_replay(encoder: Encoder) -> None:
+    reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
+    replay = [document(random_ids(10, 1), "replay:1")]
+    tasks = [Example("mined:t0/cause/1", "f", 1, "t0", text="The answer is on the other one.")]
+    planned = replace(steps(replay=0.25), mined_share=0.25)
+    trained = train_rival(reader, TEXTS, encoder.encode, replay, planned, mined=tasks)
+    shares = {name: n / trained.n_tokens for name, n in trained.tokens_of_part.items()}
+    assert shares == pytest.approx({FIELD: 0.5, MINED: 0.25, REPLAY: 0.25}, abs=0.06)
+    without = train_rival(reader, TEXTS, encoder.encode, replay, planned)
+    assert set(without.tokens_of_part) == {FIELD, REPLAY}
 
 
 def test_a_rival_without_text_is_refused(encoder: Encoder) -> None:

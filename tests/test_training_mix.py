@@ -190,6 +190,15 @@ def measure_held_out(run: Run) -> list[Example]:
     return [e for e in corpus() if e.id in {*split["select"], *split["test"]}]
 
 
+def test_base_and_adapted_model_are_asked_tasks_mined_from_what_is_held_out(whole: Run) -> None:
+    asked = list(read_jsonl(whole.path / "evidence/tasks.jsonl"))
+    held_out = {e.id for e in measure_held_out(whole)}
+    assert {record["item"].removeprefix("mined:").split("/")[0] for record in asked} <= held_out
+    assert len(asked) == 2 * whole.results["tasks"]["n_items"] > 0
+    assert "was not measured" in whole.results["tasks"]["sentence"] or whole.results["tasks"]["n_documents"] < 10
+    assert "Did the mined tasks help?" in whole.folder.report.read_text(encoding="utf-8")
+
+
 def test_the_terms_that_were_mined_are_in_the_run_folder(whole: Run) -> None:
     terms = {record["term"] for record in read_jsonl(whole.path / "terms.jsonl")}
     assert any(term.startswith("valve number") for term in terms)

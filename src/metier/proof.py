@@ -8,10 +8,12 @@ from metier.evidence.full.limits import Limits, expected_seconds, limits_within
 from metier.evidence.full.measured import Adapted, full_evidence
 from metier.evidence.full.queries import kind_of_queries
 from metier.evidence.full.questions import ask_as_trained
+from metier.evidence.full.readers import models_of
 from metier.evidence.jargon.occurrences import terms_in
 from metier.evidence.measure import Before
 from metier.evidence.select_half import DIAL, read_strengths
 from metier.evidence.subject import Subject
+from metier.evidence.tasks import read_tasks
 from metier.field import Training
 from metier.models.adapters import at_strength
 from metier.runs import RunFolder, read_jsonl, write_jsonl
@@ -47,8 +49,9 @@ def measure_trained(
     with at_strength(subject.reader.model, dial):
         after = measure.adapted_arm(subject, subject.reader, before)
         rate = field.rate["chosen"] if field.rate else planned.lr
-        adapted = Adapted(subject.reader, field.trained, rate, beside.written, dial)
-        limits = compare(subject, clean, planned, before, adapted, names)
+        adapted = Adapted(subject.reader, field.trained, rate, beside.written, dial, beside.mined)
+        tasks = read_tasks(subject, models_of(subject, subject.reader), clean.test) if beside.mined else []
+        limits = compare(subject, clean, planned, before, adapted, names, tasks)
     if limits and limits.questions:
         ask_as_trained(subject, subject.reader, trained_on(clean, field.trained), limits.questions)
     measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
@@ -85,20 +88,26 @@ def without_leaks(split: Split, leaks: Leaks) -> Split:
 
 
 def compare(
-    subject: Subject, split: Split, planned: Plan, before: Before, adapted: Adapted, names: Sequence[str]
+    subject: Subject,
+    split: Split,
+    planned: Plan,
+    before: Before,
+    adapted: Adapted,
+    names: Sequence[str],
+    tasks: Sequence[Example],
 ) -> Limits | None:
     """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text; returns
-    how much was measured."""
+    how much was measured. tasks: mined from held-out texts, as what the model was trained on."""
     if subject.settings.evidence != "full":
         return None
     if parallel.n_ranks() > 1:
         subject.say.say("cheaper ways, controls and a model from scratch are compared by one process only: left out")
         return None
     kind = kind_of_queries(split.train)
-    limits = limits_within(SHARE_BEYOND * 60 * subject.settings.minutes, planned, before, kind)
+    limits = limits_within(SHARE_BEYOND * 60 * subject.settings.minutes, planned, before, kind, bool(tasks))
     minutes = expected_seconds(limits, planned, before, kind) / 60
     subject.say.say(f"full evidence: cheaper ways and rivals are compared, about {minutes:.0f} minutes more")
-    full_evidence(subject, split, planned, before, adapted, names, limits)
+    full_evidence(subject, split, planned, before, adapted, names, limits, tasks)
     return limits
 
 

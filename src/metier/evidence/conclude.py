@@ -21,6 +21,7 @@ from metier.evidence.retention import retention
 from metier.evidence.statistics import ERROR, Record, paired_scores, relative_difference
 from metier.evidence.stored import Stored, read_stored
 from metier.evidence.sufficiency.forecast import sufficiency
+from metier.evidence.tasks import prompted_use
 from metier.evidence.verdict import decide
 from metier.evidence.withheld import ALL_LEAKED, clean_items, leak_reasons, withhold
 from metier.runs import RunFolder
@@ -74,6 +75,7 @@ def evidence_part(run: RunFolder) -> dict[str, Any]:
         **_sufficiency(stored, quality),
         **_jargon(stored),
         **_overdone(stored, retained),
+        **_tasks(stored),
         **_inside(stored),
         **rivals,
     }
@@ -175,6 +177,13 @@ def _overdone(stored: Stored, retained: Mapping[str, Any]) -> dict[str, Any]:
         few_shot(prompted),
     )
     return {"overdone": found}
+
+
+def _tasks(stored: Stored) -> dict[str, Any]:
+    """Of a run that was trained on mined tasks."""
+    adapted, without = (clean_items(records, stored.leaks) for records in (stored.adapted.scores, stored.without_tasks))
+    found = prompted_use(stored.tasks, without, adapted)
+    return {"tasks": found} if found else {}
 
 
 def _train_gap(stored: Stored) -> dict[str, float | None] | None:

@@ -9,6 +9,11 @@ from metier.models.encoding import Encoded
 from metier.models.packing import PackReader
 from metier.training.preferences import branches_of
 
+METHOD = (
+    "Both answers of every held-out pair are scored by both models, end tokens with them; a pair is right where the "
+    "chosen answer has the smaller sum of nats. The change is paired, with a t interval over documents."
+)
+
 
 def score_pairs(
     reader: PackReader,
@@ -41,6 +46,7 @@ def preferences(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str
     diff           adapted - base, positive is better, with a 95 % interval over documents (None for one document)
     moved          share of the pairs in which the chosen answer gained on the rejected one
     margin         nats by which it did, on average
+    sentence       what that says
     """
     ahead = [[r["rejected_nll"] - r["chosen_nll"] for r in records] for records in (base, adapted)]
     right = [[float(a > 0) for a in arm] for arm in ahead]
@@ -49,7 +55,7 @@ def preferences(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str
     n = len(margins)
     diff = ratio_estimate(changed, [1.0] * n, [r["document"] for r in base])
     ci_low, ci_high = diff.interval or (None, None)
-    return {
+    found: dict[str, Any] = {
         "unit": "share of pairs whose chosen answer is the likelier one",
         "base": sum(right[0]) / n,
         "adapted": sum(right[1]) / n,
@@ -60,4 +66,24 @@ def preferences(base: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str
         "margin": sum(margins) / n,
         "n_items": n,
         "n_documents": diff.n_documents,
+        "method": METHOD,
     }
+    return {**found, "sentence": _sentence(found)}
+
+
+def _sentence(found: Mapping[str, Any]) -> str:
+    shares = f"{_percent(found['adapted'])} of {found['n_items']:,} held-out pairs instead of {_percent(found['base'])}"
+    said = f"The chosen answer is the likelier one in {shares}"
+    if found["ci_low"] is None:
+        return f"{said}; they are of one document, which shows nothing."
+    bounds = f"95 % interval of the change {100 * found['ci_low']:+.0f} to {100 * found['ci_high']:+.0f} points"
+    bounds = bounds.replace("-", "−")
+    if found["ci_low"] > 0:
+        return f"{said} ({bounds}): it learned the preference."
+    if found["ci_high"] < 0:
+        return f"{said} ({bounds}): it learned the opposite."
+    return f"{said} ({bounds}): the order may not have changed; more held-out pairs would decide."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -66,6 +66,8 @@ class Stored:
     definitions: Records = field(default_factory=list)
     prompted: Records = field(default_factory=list)
     extraction: Records = field(default_factory=list)
+    tasks: Records = field(default_factory=list)  # as `tasks.read_tasks`; the next of the model trained without any
+    without_tasks: Records = field(default_factory=list)
 
     def general_items(self) -> set[str]:
         """The ids of the general items that were measured."""
@@ -100,7 +102,7 @@ def read_stored(run: RunFolder) -> Stored | None:
 
 _OTHERS = (
     *("passages", "samples", "dial", "trajectory", "trained", "terms", "layers", "divergence"),
-    *("questions", "definitions", "prompted", "extraction"),
+    *("questions", "definitions", "prompted", "extraction", "tasks", "without_tasks"),
 )
 _KINDS = ("scores", "choices", "answers", "tokens")
 

@@ -21,14 +21,18 @@ from metier.report.panels.dial import dial_panel
 from metier.report.panels.inside import inside_panel
 from metier.report.panels.jargon import jargon_panel
 from metier.report.panels.overdone import overdone_panel
+from metier.report.panels.preferences import preferences_panel
 from metier.report.panels.scratch import scratch_panel
 from metier.report.panels.stability import stability_panel
 from metier.report.panels.sufficiency import sufficiency_panel
+from metier.report.panels.tasks import tasks_panel
 from metier.runs import Json, RunFolder, read_json, read_jsonl, write_text
 
 PANELS = {
+    "preferences": ("preferences", preferences_panel),
     "dial": ("dial", dial_panel),
     "sufficiency": ("sufficiency", sufficiency_panel),
+    "tasks": ("tasks", tasks_panel),
     "jargon": ("jargon", jargon_panel),
     "cheaper": ("arms", cheaper_panel),
     "controls": ("controls", controls_panel),

@@ -1,6 +1,6 @@
 """How much full evidence measures, within the minutes that there are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metier.evidence.full import controls, scratch
 from metier.evidence.full.cheaper_arms import ANSWER_TOKENS, expected_tokens
@@ -16,7 +16,8 @@ class Limits:
     """How much is measured. select, test: queries of each half · answers: queries that are answered in words ·
     controls: which are trained · shares: of the training text that models from scratch get · scratch_tokens: that the
     largest of them reads at most · seeds: other runs that differ in their seed alone · questions: of each kind that
-    both models are asked · halves: whether half of the text is set against its better half."""
+    both models are asked · halves: whether half of the text is set against its better half ·
+    without_tasks: whether a run without mined tasks is trained, where there are any."""
 
     select: int = 16
     test: int = 60
@@ -27,6 +28,7 @@ class Limits:
     seeds: int = 2
     questions: int = 60
     halves: bool = True
+    without_tasks: bool = True
 
 
 LADDER = (
@@ -43,7 +45,9 @@ LADDER = (
         questions=30,
         halves=False,
     ),
-    Limits(select=8, test=20, answers=0, controls=(), shares=(), seeds=0, questions=0, halves=False),
+    Limits(
+        select=8, test=20, answers=0, controls=(), shares=(), seeds=0, questions=0, halves=False, without_tasks=False
+    ),
 )
 """From everything to the cheaper arms alone: controls and seeds take as long as the training, each."""
 FULL_COST = 1.8  # of a LoRA token, on a CPU: the gradients of the weights, and Adam on all of them
@@ -51,9 +55,11 @@ ANSWERING_ARMS = 4  # at most
 QUESTION_TOKENS = 600  # that a model reads of one of each kind: sentences, four choices each, examples, a prompt
 
 
-def limits_within(seconds: float, planned: Plan, before: Before, kind: Kind) -> Limits:
-    """The largest of LADDER that fits into these seconds; the smallest where none does. kind: of the field."""
-    return next((limits for limits in LADDER if expected_seconds(limits, planned, before, kind) <= seconds), LADDER[-1])
+def limits_within(seconds: float, planned: Plan, before: Before, kind: Kind, has_tasks: bool = False) -> Limits:
+    """The largest of LADDER that fits into these seconds; the smallest where none does. kind: of the field. has_tasks:
+    whether some were mined."""
+    ladder = [limits if has_tasks else replace(limits, without_tasks=False) for limits in LADDER]
+    return next((limits for limits in ladder if expected_seconds(limits, planned, before, kind) <= seconds), ladder[-1])
 
 
 def expected_seconds(limits: Limits, planned: Plan, before: Before, kind: Kind) -> float:
@@ -63,7 +69,7 @@ def expected_seconds(limits: Limits, planned: Plan, before: Before, kind: Kind) 
     query_tokens = min(2 * HALF_TOKENS, field_tokens / max(1, len(documents)))
     told_tokens = PASSAGE_TOKENS if kind == "text" else min(PASSAGE_TOKENS, query_tokens)
     read = expected_tokens(kind, limits.select, limits.test, query_tokens, told_tokens)
-    rivals = len(limits.controls) + limits.seeds + limits.halves  # two halves are one
+    rivals = len(limits.controls) + limits.seeds + limits.halves + limits.without_tasks  # two halves are one
     read += (rivals + limits.halves + len(limits.shares)) * field_tokens + 2 * limits.questions * QUESTION_TOKENS
     written = ANSWERING_ARMS * limits.answers * ANSWER_TOKENS if kind == "answer" else 0
     written += 2 * (limits.questions * PREFIX + min(DEFINED, limits.questions) * DEFINITION_TOKENS)

@@ -38,6 +38,7 @@ from metier.evidence.score import Record, score_field
 from metier.evidence.statistics import bits_per_byte
 from metier.evidence.subject import Subject
 from metier.evidence.sufficiency import quality
+from metier.evidence.tasks import WITHOUT, score_tasks
 from metier.models.adapters import at_strength
 from metier.models.encoding import Encoded
 from metier.models.load import empty_model
@@ -47,6 +48,7 @@ from metier.sources.examples import Example
 from metier.sources.split import Split
 from metier.training.loop import StepMetrics, Trained
 from metier.training.plan import Plan, smallest_step, step_size
+from metier.training.stream import MINED
 
 NO_TIME = "the minutes did not allow it (give more)"
 
@@ -54,13 +56,14 @@ NO_TIME = "the minutes did not allow it (give more)"
 @dataclass(frozen=True)
 class Adapted:
     """The adapted model and how it came to be. reader: reads as the adapted model. peak_lr: that it was trained at.
-    replay: the documents beside the field. strength: at which it is measured."""
+    replay: the documents beside the field. mined: tasks, likewise. strength: at which it is measured."""
 
     reader: PackReader
     trained: Trained
     peak_lr: float
     replay: Sequence[Encoded]
     strength: float = 1.0
+    mined: Sequence[Example] = ()
 
 
 def full_evidence(
@@ -71,11 +74,14 @@ def full_evidence(
     adapted: Adapted,
     terms: Sequence[str],
     limits: Limits,
+    tasks: Sequence[Example] = (),
 ) -> None:
     """Measure, and write evidence/arms.jsonl, arm-answers.jsonl, controls.jsonl, seeds.jsonl, halves.jsonl,
-    scratch.jsonl, questions.jsonl and definitions.jsonl; what could not be run says why in compared.json.
+    scratch.jsonl, without_tasks.jsonl, questions.jsonl and definitions.jsonl; what could not be run says why in
+    compared.json.
 
-    split: without held-out items that leak. terms: of the field, the foremost first.
+    split: without held-out items that leak. terms: of the field, the foremost first. tasks: mined from held-out texts,
+    of an adapted model that was trained on mined ones.
 
     Raises:
         DivergedError: a rival's loss is not finite.
@@ -98,6 +104,8 @@ def full_evidence(
         "scratch": _measure_scratch(subject, before, train, adapted, ngrams, limits),
     }
     write_json(subject.run.evidence / FACTS, facts)
+    if tasks and limits.without_tasks:
+        _measure_without_tasks(subject, planned, before, train, adapted, tasks)
 
 
 # the arms ------------------------------------------------------------------------------------------------------------
@@ -173,7 +181,8 @@ def _same_steps(subject: Subject, planned: Plan, adapted: Adapted, seed: int) ->
     trained = adapted.trained
     share = trained.n_replay_tokens / max(1, trained.n_tokens)
     pack_tokens = subject.settings.pack_tokens
-    return Steps(trained.n_steps, planned.step_tokens, adapted.peak_lr, pack_tokens, share, seed)
+    mined = trained.tokens_of_part.get(MINED, 0) / max(1, trained.n_tokens)
+    return Steps(trained.n_steps, planned.step_tokens, adapted.peak_lr, pack_tokens, share, seed, mined)
 
 
 # other seeds ---------------------------------------------------------------------------------------------------------
@@ -192,7 +201,7 @@ def _measure_seeds(
     for seed in seeds:
         reader = fresh_reader(subject, seed)
         steps = _same_steps(subject, planned, adapted, seed)
-        _train(subject, f"seed {seed}", reader, split.train, adapted.replay, steps)
+        _train(subject, f"seed {seed}", reader, split.train, adapted.replay, steps, adapted.mined)
         with at_strength(reader.model, adapted.strength):
             records += of_arm(str(seed), _score(subject, reader, before))
     write_jsonl(subject.run.evidence / "seeds.jsonl", records)
@@ -223,6 +232,25 @@ def _measure_halves(
             records += of_arm(name, _score(subject, reader, before))
     write_jsonl(subject.run.evidence / "halves.jsonl", records)
     return {}
+
+
+# without mined tasks -------------------------------------------------------------------------------------------------
+
+
+def _measure_without_tasks(
+    subject: Subject,
+    planned: Plan,
+    before: Before,
+    train: Sequence[Example],
+    adapted: Adapted,
+    tasks: Sequence[Example],
+) -> None:
+    reader = fresh_reader(subject)
+    steps = _same_steps(subject, planned, adapted, subject.settings.seed)
+    _train(subject, WITHOUT, reader, train, adapted.replay, steps)
+    with at_strength(reader.model, adapted.strength):
+        records = [*score_tasks(subject, reader, tasks), *_score(subject, reader, before)]
+    write_jsonl(subject.run.evidence / "without_tasks.jsonl", of_arm(WITHOUT, records))
 
 
 # from scratch --------------------------------------------------------------------------------------------------------
@@ -269,6 +297,7 @@ def _train(
     examples: Sequence[Example],
     replay: Sequence[Encoded],
     planned: Steps,
+    mined: Sequence[Example] = (),
 ) -> Trained:
     done = 0
 
@@ -278,7 +307,7 @@ def _train(
         subject.say.advance(done, f"loss {metrics.loss:.3f}, {metrics.tokens_per_s:.0f} tokens/s")
 
     subject.say.begin(task, planned.n_steps * planned.step_tokens)
-    trained = train_rival(reader, examples, subject.encoder.encode, replay, planned, on_step)
+    trained = train_rival(reader, examples, subject.encoder.encode, replay, planned, on_step, mined)
     subject.say.end()
     return trained
 

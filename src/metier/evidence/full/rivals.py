@@ -17,15 +17,16 @@ from metier.sources.examples import Example, Message
 from metier.sources.packs import cached_pack, list_packs
 from metier.sources.read import read_corpus
 from metier.training.loop import Recipe, StepMetrics, Trained, train
-from metier.training.stream import FIELD, REPLAY, Part, field_documents, replayed, steps
+from metier.training.mix import Beside
+from metier.training.stream import FIELD, MINED, REPLAY, Part, field_documents, steps
 
 SCRATCH_RATE = 1e-3  # peak, of full training from random weights at the size of the embedded model
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How a rival of the adapted model is trained: as many steps, of as many tokens, as it took itself. replay_share:
-    of all tokens."""
+    """How a rival of the adapted model is trained: as many steps, of as many tokens, as it took itself. replay_share,
+    mined_share: of all tokens."""
 
     n_steps: int
     step_tokens: int
@@ -33,6 +34,7 @@ class Steps:
     pack_tokens: int
     replay_share: float
     seed: int
+    mined_share: float = 0.0
 
 
 def train_rival(
@@ -42,6 +44,7 @@ def train_rival(
     replay: Sequence[Encoded],
     planned: Steps,
     on_step: Callable[[StepMetrics], None] = lambda _: None,
+    mined: Sequence[Example] = (),
 ) -> Trained:
     """Train what is trainable of a fresh reader on these examples, by the loop that trains every adapter.
 
@@ -49,12 +52,14 @@ def train_rival(
         DataError: the examples hold no supervised token.
         DivergedError: as `train`.
     """
-    share = planned.replay_share if replay else 0.0
     torch.manual_seed(planned.seed)
 
     def parts() -> list[Part]:
-        beside = [Part(REPLAY, share, replayed(replay))] if share else []
-        return [Part(FIELD, 1 - share, field_documents(examples, encode, planned.seed)), *beside]
+        beside = Beside(mined, (), replay).documents(encode, planned.seed)
+        shares = {MINED: planned.mined_share, REPLAY: planned.replay_share}
+        others = [Part(name, shares[name], documents) for name, documents in beside.items() if shares[name] > 0]
+        left = 1 - sum(part.share for part in others)
+        return [Part(FIELD, left, field_documents(examples, encode, planned.seed)), *others]
 
     recipe = Recipe(planned.n_steps, planned.peak_lr, planned.pack_tokens)
     trained = train(reader, lambda: steps(parts(), planned.step_tokens), recipe, on_step)
