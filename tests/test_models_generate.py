@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from metier.models import generate
+from metier.models import decoding, generate
 from metier.models.decoding import continue_all
 from metier.models.encoding import Encoder
 from metier.models.generate import Answer, AnswerCache, answer_all
 from metier.sources.examples import Message
-from tiny import tiny_model, tiny_tokenizer
+from tiny import FAMILIES, tiny_model, tiny_tokenizer
 
 REQUESTS = ("the question", "why?", "the question and the answer in one", "é", "on an error")
 
@@ -36,10 +36,41 @@ def one_by_one(model: PreTrainedModel, prompt: list[int], n: int, end: int) -> l
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2"])
-def test_an_answer_in_a_padded_batch_is_the_answer_alone(family: str, encoder: Encoder) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_in_a_padded_batch_is_the_answer_alone(
+    family: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts that begin alike, read in groups of two, in an order that is not that of their lengths."""
+    monkeypatch.setattr(decoding, "READ_AT_ONCE", 2)
     model = tiny_model(family)
     prompts = [encoder.prompt_ids([Message("user", request)]) for request in REQUESTS]
+    assert len({len(prompt) for prompt in prompts}) > 2
+    assert len({tuple(prompt[:3]) for prompt in prompts}) == 1
+    expected = [one_by_one(model, prompt, 8, encoder.end) for prompt in prompts]
+    assert continue_all(model, prompts, 8, encoder.ends) == expected
+    assert continue_all(model, prompts[:1], 8, encoder.ends) == expected[:1]
+    others = [prompt[i:] for i, prompt in enumerate(prompts)]  # which begin with nothing in common
+    assert continue_all(model, others, 8, encoder.ends) == [one_by_one(model, p, 8, encoder.end) for p in others]
+
+
+def test_what_prompts_begin_with_is_read_once_and_a_short_one_is_not_padded_to_the_longest(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "READ_AT_ONCE", 2)
+    read: list[tuple[int, ...]] = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: read.append(tuple(ids[0].shape)))
+    stem = list(range(2, 12))
+    continue_all(model, [[*stem, 13, 14], [*stem, *range(20, 26)], [*stem, 15], [*stem, *range(30, 35)]], 2, ())
+    hook.remove()
+    assert read == [(1, 10), (2, 6), (2, 2), (4, 1)]
+
+
+def test_what_slides_out_of_sight_is_counted_without_the_padding(encoder: Encoder) -> None:
+    """A prompt much shorter than the longest, in a model that sees few tokens back."""
+    model = tiny_model("mistral")
+    window = model.config.sliding_window
+    stem = list(range(2, 8))
+    prompts = [[*stem, 9], [*stem, *range(10, 10 + window + 4)]]
     expected = [one_by_one(model, prompt, 8, encoder.end) for prompt in prompts]
     assert continue_all(model, prompts, 8, encoder.ends) == expected
 
