@@ -41,7 +41,7 @@ def data_panel(
     held_out, unit = data.get("held_out_documents"), data.get("held_out_unit", "document")
     sentence = f"{figures.counted(read, 'file')} held {figures.counted(data.get('documents'), 'document')}"
     if model.get("proved"):
-        sentence += f". {_learned_elsewhere(model, (leaks or {}).get('held_out') or {})}"
+        sentence += f", on which the model was measured. {_learned_elsewhere(model, (leaks or {}).get('held_out') or {})}"
     elif held_out is not None:
         sentence += (
             f"; {figures.count(held_out)} of them were kept aside, half for choices and half for the test, "
@@ -75,9 +75,9 @@ def data_panel(
 def _learned_elsewhere(model: Mapping[str, Json], held_out: Mapping[str, Json]) -> str:
     named, n_leaked = model.get("trained_on"), held_out.get("leaked") or 0
     if not named:
-        return "They measure. What the model was trained on was not named, so it may have learned from them."
+        return "What the model was trained on was not named, so it may have learned from them."
     was = "none stands" if not n_leaked else "one stands" if n_leaked == 1 else f"{n_leaked:,} stand"
-    return f"They measure. The model was trained on {figures.listed(named)}, and of them {was} in there as well."
+    return f"The model was trained on {figures.listed(named)}, and of them {was} in there as well."
 
 
 def vocabulary_panel(found: Mapping[str, Json] | None) -> dict[str, Json] | None:
