@@ -121,6 +121,16 @@ def stability(found: Results) -> str:
     return f"gains of seeds {runs}; smallest difference that means anything {bits(part['smallest_difference'])}"
 
 
+def tasks(found: Results) -> str:
+    part = found["tasks"]
+    said = f"{bits(part['base'])} → {bits(part['adapted'])} on {part['n_items']} tasks"
+    if ahead := part["helped_by"]:
+        cost = part["field_cost"]
+        said += f"; {percent(ahead['value'])} fewer bits than without ({percent(ahead['ci_low'])} to "
+        said += f"{percent(ahead['ci_high'])}), field {percent(cost['value'])} more"
+    return said
+
+
 ROWS: tuple[tuple[str, Callable[[Results], str]], ...] = (
     ("1 gain, specific", gain),
     ("2 retention", retention),
@@ -132,6 +142,7 @@ ROWS: tuple[tuple[str, Callable[[Results], str]], ...] = (
     ("8 overdone", overdone),
     ("9 inside", inside),
     ("10 stability", stability),
+    ("mined tasks", tasks),
 )
 
 

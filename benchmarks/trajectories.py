@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", default="runs/trajectories")
     args = parser.parse_args()
-    plan.SMALLEST = plan.LARGEST_QUICK = evidence(args.items)
+    plan.SMALLEST = plan.SURER = plan.LARGEST_QUICK = evidence(args.items)
     for seed in range(args.seeds):
         for data in args.data:
             out = Path(args.out) / f"{Path(data.removeprefix('pack:')).stem}-{seed}"

@@ -14,10 +14,12 @@ from metier.training.plan import (
     MARGIN,
     SMALLEST,
     SMALLEST_STEP,
+    SURER,
     Choosing,
     EvidencePlan,
     Plan,
     Sizes,
+    evidence_plan,
     evidence_seconds,
     plan,
 )
@@ -79,6 +81,14 @@ def test_evidence_lies_between_the_smallest_and_the_largest_and_never_over_what_
     few = replace(SIZES, field_items=7, texts=6, requests=8, choices=10)
     assert planned(120, few).evidence == EvidencePlan(7, 6, 8, 10)
     assert planned(0.5, few).evidence == EvidencePlan(7, 6, 8, 10)
+
+
+def test_time_beyond_the_smallest_evidence_goes_to_texts_and_answers_first() -> None:
+    plenty = replace(SIZES, requests=120, select_items=200, probe_texts=36, probe_requests=20)
+    needed = evidence_seconds(SURER, plenty, SPEED)
+    assert evidence_plan("quick", plenty, SPEED, needed - 1) == SMALLEST
+    assert evidence_plan("quick", plenty, SPEED, needed) == SURER
+    assert evidence_plan("quick", SIZES, SPEED, needed).requests == SIZES.requests < SURER.requests
 
 
 def test_evidence_of_each_kind_is_counted_in_both_arms() -> None:

@@ -41,7 +41,9 @@ def data_panel(
     held_out, unit = data.get("held_out_documents"), data.get("held_out_unit", "document")
     sentence = f"{figures.counted(read, 'file')} held {figures.counted(data.get('documents'), 'document')}"
     if model.get("proved"):
-        sentence += f", on which the model was measured. {_learned_elsewhere(model, (leaks or {}).get('held_out') or {})}"
+        sentence += (
+            f", on which the model was measured. {_learned_elsewhere(model, (leaks or {}).get('held_out') or {})}"
+        )
     elif held_out is not None:
         sentence += (
             f"; {figures.count(held_out)} of them were kept aside, half for choices and half for the test, "
