@@ -96,11 +96,13 @@ def about_rows(rows: Mapping[str, int], documents: Mapping[str, Any], corpus: Co
         yield warning("serious", problem, "look at how the data was exported")
     if near := corpus.findings.near:
         name, (first, _) = next(iter(near.items()))
-        problem = f"{counted(len(near), 'text')} left out that nearly repeat an earlier one (first: {name}, of {first})"
+        verb = "repeats" if len(near) == 1 else "repeat"
+        problem = f"{counted(len(near), 'text')} left out that nearly {verb} an earlier one (first: {name}, of {first})"
         yield warning("serious" if len(near) > MANY_DUPLICATES * rows["total"] else "minor", problem, "nothing")
     if lines := corpus.findings.lines:
         line, n = next(iter(lines.items()))
-        problem = f"{counted(len(lines), 'line')} left out that recur over the texts ({line[:40]!r} in {n:,})"
+        verb = "recurs" if len(lines) == 1 else "recur"
+        problem = f"{counted(len(lines), 'line')} left out that {verb} over the texts ({line[:40]!r} in {n:,})"
         yield warning("minor", problem, "nothing")
     if rows["too_short"]:
         yield warning("minor", f"{rows['too_short']:,} texts are too short and left out", "nothing, or join them")
