@@ -27,7 +27,7 @@ from metier.sources.examples import Example
 from metier.sources.split import Split
 from metier.training.journal import Journal
 from metier.training.plan import Plan
-from metier.training.stream import MINED
+from metier.training.stream import MINED, REPLAY
 from small import OPTIONS, small_pack
 from tiny import save_tiny
 
@@ -62,14 +62,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         beside = beside_field(subject, split, planned, before.replay)
         trained = train_field(subject, split, planned, beside, Journal(run, {}, 60, 0.0, print)).trained
         measure.adapted_arm(subject, subject.reader, before)
-        adapted = Adapted(subject.reader, trained, planned.lr, beside.written)
+        adapted = Adapted(subject.reader, trained, planned.lr, beside)
         full_evidence(subject, split, planned, before, adapted, ["term", "answer number"], LIMITS)
         yield Ran(subject, split, planned, before, adapted, compared(run))
 
 
 def test_every_part_has_its_sentence_figures_and_method(ran: Ran) -> None:
-    assert set(ran.found) == {"arms", "controls", "stability", "quality", "scratch"}
-    for part in ran.found.values():
+    parts = {name: part for name, part in ran.found.items() if name != "why_tasks"}
+    assert set(parts) == {"arms", "controls", "stability", "quality", "scratch"}
+    for part in parts.values():
         assert part["sentence"].endswith(".")
         assert part["method"]
     json.dumps(ran.found, allow_nan=False)
@@ -108,8 +109,8 @@ def test_halves_take_half_of_the_steps_and_are_scored_on_the_same_documents(ran:
 def test_each_half_is_read_for_half_of_the_steps(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[tuple[Any, set[str]]] = []
 
-    def noted(reader: object, examples: Any, encode: object, replay: Any, steps: Any, *rest: object) -> Any:
-        del reader, encode, replay, rest
+    def noted(reader: object, examples: Any, encode: object, beside: Any, steps: Any, *rest: object) -> Any:
+        del reader, encode, beside, rest
         planned.append((steps, {e.id for e in examples}))
         return ran.adapted.trained
 
@@ -151,9 +152,9 @@ def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(
 ) -> None:
     planned: list[Any] = []
 
-    def noted(reader: object, examples: Any, encode: object, replay: Any, steps: Any, *rest: object) -> Any:
+    def noted(reader: object, examples: Any, encode: object, beside: Any, steps: Any, *rest: object) -> Any:
         del reader, encode, rest
-        planned.append((steps, len(replay), {e.id for e in examples}))
+        planned.append((steps, beside, {e.id for e in examples}))
         return ran.adapted.trained
 
     monkeypatch.setattr(measured, "train_rival", noted)
@@ -161,44 +162,70 @@ def test_controls_take_the_steps_and_the_replay_of_the_adapted_model(
     train = [e for e in ran.split.train if e.id in ran.adapted.trained.bytes_by_item]
     elsewhere = replace(ran.subject, run=RunFolder(tmp_path))
     measured._measure_controls(elsewhere, ran.planned, ran.before, train, ran.adapted, limits)
-    ((steps, n_replay, ids),) = planned
+    ((steps, beside, ids),) = planned
     trained = ran.adapted.trained
     assert (steps.n_steps, steps.step_tokens, steps.peak_lr) == (trained.n_steps, ran.planned.step_tokens, 1e-2)
-    assert steps.replay_share == trained.n_replay_tokens / trained.n_tokens > 0
-    assert n_replay == len(ran.adapted.replay)
+    assert steps.shares[REPLAY] == trained.n_replay_tokens / trained.n_tokens > 0
+    assert beside == ran.adapted.beside
     assert ids == {item for item in trained.bytes_by_item if not item.startswith("replay")}
 
 
 def test_only_other_seeds_are_trained_on_mined_tasks_too(
     ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[tuple[float, list[Example]]] = []
+    given: list[tuple[float, int, list[Example]]] = []
 
-    def noted(reader: object, examples: object, encode: object, replay: object, steps: Any, *rest: Any) -> Any:
-        del reader, examples, encode, replay
-        given.append((steps.mined_share, rest[1]))
+    def noted(reader: object, examples: Any, encode: object, beside: Any, steps: Any, *rest: object) -> Any:
+        del reader, encode, rest
+        given.append((steps.shares[MINED], len(beside.mined), examples))
         return ran.adapted.trained
 
     monkeypatch.setattr(measured, "train_rival", noted)
     tasks = list(ran.before.items.field[:2])
-    trained = replace(ran.adapted.trained, tokens_of_part={MINED: ran.adapted.trained.n_tokens // 4})
-    adapted = replace(ran.adapted, mined=tasks, trained=trained)
+    adapted = with_tasks(ran, tasks)
     elsewhere = replace(ran.subject, run=RunFolder(tmp_path))
     limits = replace(LIMITS, controls=("shuffled",), seeds=1)
     measured._measure_seeds(elsewhere, ran.split, ran.planned, ran.before, adapted, limits)
     measured._measure_controls(elsewhere, ran.planned, ran.before, tasks, adapted, limits)
-    measured._measure_without_tasks(elsewhere, ran.planned, ran.before, tasks, adapted, tasks)
-    assert [share for share, _ in given] == pytest.approx([0.25] * 3, abs=0.01)
-    assert [len(mined) for _, mined in given] == [2, 0, 0]
+    found = measured._measure_without_tasks(elsewhere, ran.split, ran.planned, ran.before, adapted, limits, tasks)
+    assert found == {}
+    assert [share for share, _, _ in given] == pytest.approx([0.25] * 3, abs=0.01)
+    assert [n for _, n, _ in given] == [2, 0, 0]
+    assert given[-1][2] == ran.split.train  # not only the rows that the adapted run came to
     records = list(read_jsonl(tmp_path / "evidence/without_tasks.jsonl"))
     assert {r["slice"] for r in records} == {"tasks", "field"}
     assert sum(r["slice"] == "tasks" for r in records) == 2
 
 
-def test_a_run_without_mined_tasks_costs_time_only_where_there_are_some(ran: Ran) -> None:
-    of_all = [expected_seconds(limits, ran.planned, ran.before, "answer") for limits in LADDER]
-    assert limits_within(of_all[0], ran.planned, ran.before, "answer", has_tasks=True).without_tasks
-    assert not limits_within(of_all[0], ran.planned, ran.before, "answer").without_tasks
+def with_tasks(ran: Ran, tasks: list[Example]) -> Adapted:
+    """As if a quarter of its tokens had been these tasks."""
+    trained = replace(ran.adapted.trained, tokens_of_part={MINED: ran.adapted.trained.n_tokens // 4})
+    return replace(ran.adapted, beside=replace(ran.adapted.beside, mined=tasks), trained=trained)
+
+
+def test_why_no_run_without_tasks_was_trained_is_said(ran: Ran, tmp_path: Path) -> None:
+    tasks = list(ran.before.items.field[:2])
+    elsewhere = replace(ran.subject, run=RunFolder(tmp_path))
+
+    def why(limits: Limits = LIMITS, subject: Subject = elsewhere, asked: list[Example] = tasks) -> Any:
+        adapted = with_tasks(ran, tasks)
+        return measured._measure_without_tasks(subject, ran.split, ran.planned, ran.before, adapted, limits, asked)
+
+    assert why(asked=[]) == {}
+    assert "minutes did not allow it" in why(replace(LIMITS, without_tasks=False))["why"]
+    whole = replace(elsewhere, settings=replace(elsewhere.settings, method="full"))
+    assert "not trained of whole models" in why(subject=whole)["why"]
+    assert not (tmp_path / "evidence/without_tasks.jsonl").exists()
+
+
+def test_a_run_without_mined_tasks_costs_its_training_only_where_there_are_some(ran: Ran) -> None:
+    none, one = (
+        expected_seconds(replace(LIMITS, without_tasks=wanted), ran.planned, ran.before, "answer")
+        for wanted in (False, True)
+    )
+    assert one - none > ran.planned.train_tokens / ran.planned.speed.train_tokens_per_s
+    assert limits_within(1e9, ran.planned, ran.before, "answer", has_tasks=True).without_tasks
+    assert not limits_within(1e9, ran.planned, ran.before, "answer").without_tasks
 
 
 def test_a_fresh_reader_is_the_base_whatever_was_trained(ran: Ran) -> None:

@@ -38,10 +38,11 @@ def test_the_sentence_follows_the_interval(base: int, adapted: int, said: str) -
     assert found["diff"] == pytest.approx((adapted - base) / 40)
 
 
-def test_pairs_of_one_document_show_nothing() -> None:
-    assert preferences(arm(0, documents=1), arm(40, documents=1))["sentence"].endswith(
-        "one document, which shows nothing."
-    )
+@pytest.mark.parametrize(("n", "said"), [(1, "of 1 document."), (9, "of 9 documents.")])
+def test_pairs_of_few_documents_show_nothing_though_all_of_them_turned(n: int, said: str) -> None:
+    sentence = preferences(arm(0, documents=n), arm(40, documents=n))["sentence"]
+    assert "cannot tell whether that was learned" in sentence
+    assert sentence.endswith(said)
 
 
 def test_the_page_shows_them_where_there_are_some() -> None:

@@ -20,9 +20,11 @@ from metier.evidence.full.rivals import (
 from metier.models.encoding import Encoder
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
+from metier.settings import Settings
 from metier.sources import general
 from metier.sources.examples import Example, Message
-from metier.training.stream import FIELD, MINED, REPLAY
+from metier.training.mix import Beside
+from metier.training.stream import FIELD, MINED, OWN_GENERAL, REPLAY
 from tiny import document, random_ids, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,14 +38,16 @@ def encoder() -> Encoder:
     return Encoder(tiny_tokenizer(), 128)
 
 
-def steps(n: int = 6, replay: float = 0.0, lr: float = 1e-2) -> Steps:
-    return Steps(n, 100, lr, 64, replay, 0)
+def steps(n: int = 6, lr: float = 1e-2, **shares: float) -> Steps:
+    """shares: of what is beside the field, by the names of its parts."""
+    every = {MINED: 0.0, OWN_GENERAL: 0.0, REPLAY: 0.0} | shares
+    return Steps(n, 100, lr, every, Settings(data=("f",), pack_tokens=64))
 
 
 def test_a_rival_takes_as_many_steps_as_it_is_told_and_learns(encoder: Encoder) -> None:
     reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
     seen: list[float] = []
-    trained = train_rival(reader, TEXTS, encoder.encode, (), steps(), lambda metrics: seen.append(metrics.loss))
+    trained = train_rival(reader, TEXTS, encoder.encode, Beside(), steps(), lambda metrics: seen.append(metrics.loss))
     assert trained.n_steps == len(seen) == 6
     assert trained.n_tokens == pytest.approx(600, abs=60)
     assert seen[-1] < seen[0] - 0.1
@@ -53,35 +57,49 @@ def test_a_rival_is_trained_the_same_every_time(encoder: Encoder) -> None:
     losses: list[list[float]] = [[], []]
     for seen in losses:
         reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
-        train_rival(reader, TEXTS, encoder.encode, (), steps(3), lambda m, seen=seen: seen.append(m.loss))
+        train_rival(reader, TEXTS, encoder.encode, Beside(), steps(3), lambda m, seen=seen: seen.append(m.loss))
     assert losses[0] == losses[1]
 
 
 def test_replay_has_its_share(encoder: Encoder) -> None:
     reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
     replay = [document(random_ids(10, 1), "replay:1")]
-    trained = train_rival(reader, TEXTS, encoder.encode, replay, steps(replay=0.25))
+    trained = train_rival(reader, TEXTS, encoder.encode, Beside(written=replay), steps(**{REPLAY: 0.25}))
     assert trained.n_replay_tokens / trained.n_tokens == pytest.approx(0.25, abs=0.06)
-    none = train_rival(reader, TEXTS, encoder.encode, (), steps(1, replay=0.25))
+    none = train_rival(reader, TEXTS, encoder.encode, Beside(), steps(1, **{REPLAY: 0.25}))
     assert none.n_replay_tokens == 0
 
 
-def test_mined_tasks_have_their_share_beside_the_replay(encoder: Encoder) -> None:
+def test_what_is_beside_the_field_has_its_share(encoder: Encoder) -> None:
+    """Tasks, the user's own general text, and replay."""
     reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
-    replay = [document(random_ids(10, 1), "replay:1")]
-    tasks = [Example("mined:t0/cause/1", "f", 1, "t0", text="The answer is on the other one.")]
-    planned = replace(steps(replay=0.25), mined_share=0.25)
-    trained = train_rival(reader, TEXTS, encoder.encode, replay, planned, mined=tasks)
+    tasks, talks = (
+        [Example(name, "f", 1, "t0", text="The answer is on the other one.")] for name in ("mined:t0/cause/1", "talk")
+    )
+    beside = Beside(tasks, talks, [document(random_ids(10, 1), "replay:1")])
+    planned = steps(**{MINED: 0.2, OWN_GENERAL: 0.2, REPLAY: 0.2})
+    trained = train_rival(reader, TEXTS, encoder.encode, beside, planned)
     shares = {name: n / trained.n_tokens for name, n in trained.tokens_of_part.items()}
-    assert shares == pytest.approx({FIELD: 0.5, MINED: 0.25, REPLAY: 0.25}, abs=0.06)
-    without = train_rival(reader, TEXTS, encoder.encode, replay, planned)
-    assert set(without.tokens_of_part) == {FIELD, REPLAY}
+    assert shares == pytest.approx({FIELD: 0.4, MINED: 0.2, OWN_GENERAL: 0.2, REPLAY: 0.2}, abs=0.06)
+    without = train_rival(reader, TEXTS, encoder.encode, replace(beside, mined=()), planned)
+    assert set(without.tokens_of_part) == {FIELD, OWN_GENERAL, REPLAY}
+
+
+def test_a_rival_keeps_to_the_mix_of_the_run(encoder: Encoder, tmp_path: Path) -> None:
+    reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
+    names = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    for name in names:
+        Path(name).touch()
+    examples = [replace(e, source=Path(names[i % 2]).name) for i, e in enumerate(TEXTS)]
+    mix = Settings(data=tuple(names), mix=(f"{names[0]}=3", f"{names[1]}=1"), pack_tokens=64)
+    trained = train_rival(reader, examples, encoder.encode, Beside(), replace(steps(12), settings=mix))
+    assert trained.tokens_of_part[names[0]] / trained.n_tokens == pytest.approx(0.75, abs=0.06)
 
 
 def test_a_rival_without_text_is_refused(encoder: Encoder) -> None:
     reader = PackReader(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
     with pytest.raises(DataError, match="no text"):
-        train_rival(reader, [], encoder.encode, (), steps())
+        train_rival(reader, [], encoder.encode, Beside(), steps())
 
 
 def test_the_same_words_come_in_another_order() -> None:
@@ -139,7 +157,7 @@ def test_a_model_from_scratch_has_the_architecture_and_none_of_the_weights(encod
     assert not torch.equal(model.get_input_embeddings().weight, other.get_input_embeddings().weight)
     assert all(p.requires_grad for p in weights.values())
     before = {n: p.detach().clone() for n, p in weights.items()}
-    train_rival(PackReader(model), TEXTS, encoder.encode, (), steps(2, lr=1e-3))
+    train_rival(PackReader(model), TEXTS, encoder.encode, Beside(), steps(2, lr=1e-3))
     assert all(not torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 

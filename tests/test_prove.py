@@ -92,7 +92,7 @@ def test_what_it_was_trained_on_is_kept_in_the_results(known: Run) -> None:
 
 def test_the_report_names_what_was_proved_and_claims_nothing_of_what_it_learned_from(known: Run, adapter: Path) -> None:
     page = (known.path / "report.html").read_text(encoding="utf-8")
-    assert f"{known.results['model']['trained_on'][0]}, and of them 3 stand in there as well." in page
+    assert f"{known.results['model']['trained_on'][0]}, and of the held-out ones 3 stand in there as well." in page
     assert str(adapter) in page
     assert f"A text is a leak with {known.results['leaks']['rule']}." in page
     assert "kept aside" not in page.split('<section id="field">')[1].split("<h3>")[0]

@@ -16,6 +16,8 @@ from command_line import valves, write_rows
 from metier.adapt import adapt
 from metier.errors import DataError
 from metier.evidence import written
+from metier.evidence.full import limits
+from metier.evidence.full.limits import Limits
 from metier.results import Run
 from metier.runs import read_json, read_jsonl
 from metier.settings import Settings
@@ -195,8 +197,30 @@ def test_base_and_adapted_model_are_asked_tasks_mined_from_what_is_held_out(whol
     held_out = {e.id for e in measure_held_out(whole)}
     assert {record["item"].removeprefix("mined:").split("/")[0] for record in asked} <= held_out
     assert len(asked) == 2 * whole.results["tasks"]["n_items"] > 0
-    assert "was not measured" in whole.results["tasks"]["sentence"] or whole.results["tasks"]["n_documents"] < 10
+    assert whole.results["tasks"]["sentence"].startswith("Cannot tell whether the mined tasks helped: on ")
     assert "Did the mined tasks help?" in whole.folder.report.read_text(encoding="utf-8")
+
+
+def test_full_evidence_trains_a_run_without_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    least = Limits(select=4, test=4, answers=0, controls=(), shares=(), seeds=0, questions=0, halves=False)
+    monkeypatch.setattr(limits, "LADDER", (least,))
+    options = {**small.OPTIONS, "minutes": 0.001, "mined": 0.2, "replay": 0.2, "evidence": "full"}
+    run = adapt("notes", model="model", out=tmp_path / "run", **options)
+    found = run.results["tasks"]
+    assert found["helped_by"]["value"] != 0
+    assert "one run against one" in found["method"]
+    without = list(read_jsonl(run.path / "evidence/without_tasks.jsonl"))
+    assert {r["item"] for r in without if r["slice"] == "tasks"} == {
+        r["item"] for r in read_jsonl(run.path / "evidence/tasks.jsonl")
+    }
+    assert "With the tasks, against without" in run.folder.report.read_text(encoding="utf-8")
+
+
+def test_without_evidence_no_task_is_asked(tmp_path: Path) -> None:
+    options = {**small.OPTIONS, "minutes": 0.001, "mined": 0.2, "evidence": "none"}
+    run = adapt("notes", model="model", out=tmp_path / "run", **options)
+    assert "tasks" not in run.results
+    assert not (run.path / "evidence/tasks.jsonl").exists()
 
 
 def test_the_terms_that_were_mined_are_in_the_run_folder(whole: Run) -> None:

@@ -1,5 +1,6 @@
 """After training: a strength is chosen, the adapted model is measured at it, and compared with what else there is."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -49,15 +50,23 @@ def measure_trained(
     with at_strength(subject.reader.model, dial):
         after = measure.adapted_arm(subject, subject.reader, before)
         rate = field.rate["chosen"] if field.rate else planned.lr
-        adapted = Adapted(subject.reader, field.trained, rate, beside.written, dial, beside.mined)
-        tasks = read_tasks(subject, models_of(subject, subject.reader), clean.test) if beside.mined else []
+        tasks, tasks_s = asked_tasks(subject, clean, before, beside)
+        adapted = Adapted(subject.reader, field.trained, rate, beside, dial)
         limits = compare(subject, clean, planned, before, adapted, names, tasks)
     if limits and limits.questions:
         ask_as_trained(subject, subject.reader, trained_on(clean, field.trained), limits.questions)
     measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
     if journal.trajectory:
         journal.trajectory.remove()
-    return choosing_s + after.seconds
+    return choosing_s + after.seconds + tasks_s
+
+
+def asked_tasks(subject: Subject, split: Split, before: Before, beside: Beside) -> tuple[list[Example], float]:
+    """(the tasks that both models were asked, seconds it took), where some were trained; split: without leaks."""
+    started = time.monotonic()
+    wanted = beside.mined and before.items.field
+    tasks = read_tasks(subject, models_of(subject, subject.reader), split.test) if wanted else []
+    return tasks, time.monotonic() - started
 
 
 def choose(

@@ -21,7 +21,7 @@ from metier.evidence.retention import retention
 from metier.evidence.statistics import ERROR, Record, paired_scores, relative_difference
 from metier.evidence.stored import Stored, read_stored
 from metier.evidence.sufficiency.forecast import sufficiency
-from metier.evidence.tasks import prompted_use
+from metier.evidence.tasks import tasks_part
 from metier.evidence.verdict import decide
 from metier.evidence.withheld import ALL_LEAKED, clean_items, leak_reasons, withhold
 from metier.runs import RunFolder
@@ -69,13 +69,13 @@ def evidence_part(run: RunFolder) -> dict[str, Any]:
         retained["divergence"] = apart
     verdict = decide(gained, retained, stored.facts.unit)
     rivals = compared(run, {leak.id for leak in stored.leaks.held_out})
-    quality = rivals.pop("quality", None)
+    quality, why_tasks = rivals.pop("quality", None), rivals.pop("why_tasks", "")
     further = {
         **_dial(stored, gained, retained),
         **_sufficiency(stored, quality),
         **_jargon(stored),
         **_overdone(stored, retained),
-        **_tasks(stored),
+        **_tasks(stored, why_tasks),
         **_inside(stored),
         **rivals,
     }
@@ -87,7 +87,7 @@ def evidence_part(run: RunFolder) -> dict[str, Any]:
         },
         "gain": {**gained, "foretold_relative_detectable": stored.facts.foretold},
         "retention": {"pack": f"general pack, version {general.VERSION}", **retained},
-        **({"preferences": preferences(*stored.preferences)} if stored.preferences[0] else {}),
+        **_preferences(stored),
         **leaks,
         **further,
         "samples": stored.samples,
@@ -179,11 +179,16 @@ def _overdone(stored: Stored, retained: Mapping[str, Any]) -> dict[str, Any]:
     return {"overdone": found}
 
 
-def _tasks(stored: Stored) -> dict[str, Any]:
-    """Of a run that was trained on mined tasks."""
+def _tasks(stored: Stored, why: str) -> dict[str, Any]:
+    """Of a run that was trained on mined tasks. why: no other was trained without, in words."""
     adapted, without = (clean_items(records, stored.leaks) for records in (stored.adapted.scores, stored.without_tasks))
-    found = prompted_use(stored.tasks, without, adapted)
+    found = tasks_part(stored.tasks, without, adapted, stored.facts.unit, why)
     return {"tasks": found} if found else {}
+
+
+def _preferences(stored: Stored) -> dict[str, Any]:
+    base, adapted = (_without(stored.leaks, records) for records in stored.preferences)
+    return {"preferences": preferences(base, adapted)} if base else {}
 
 
 def _train_gap(stored: Stored) -> dict[str, float | None] | None:

@@ -246,7 +246,7 @@ def check_choice(record: Record) -> None:
 
 
 def _measure_answers(base: Sequence[Record], adapted: Sequence[Record]) -> list[Measured]:
-    pairs = paired(base, adapted, equal_fields=("request", "good_tokens"))
+    pairs = paired(base, adapted, equal_fields=("request",))  # a good answer is counted in each model's own tokens
     if not pairs:
         return []
     repeated = np.array([[repetition(record["answer"]) for record in pair] for pair in pairs])

@@ -20,22 +20,31 @@ TASKS, WITHOUT = "tasks", "without tasks"  # the slice of their records; the arm
 MEASURED = 60
 METHOD = (
     "The tasks are mined from held-out texts by the patterns that mined those of the training, and what is scored is "
-    "their answers. The run without them starts from the same base and takes as many steps of as many tokens at the "
-    "same rate with the same replay; the field's text takes the place of the tasks. Differences are shares of the "
-    "bits, paired by task, with t intervals over documents."
+    "their answers. Differences are shares of the bits, paired by task, with t intervals over documents."
+)
+METHOD_WITHOUT = (
+    " The run without them starts from the same base and takes as many steps of as many tokens at the same rate with "
+    "the same replay; the field's text takes the place of the tasks. It is read at the adapted model's strength. It is "
+    "one run against one: the luck of a seed is not in the intervals."
 )
 
 
 def read_tasks(subject: Subject, models: Models, test: Sequence[Example]) -> list[Example]:
-    """Write evidence/tasks.jsonl, score records of both models with their `arm`; return the tasks that were read.
+    """Write evidence/tasks.jsonl, score records of both models with their `arm`; return the tasks that were read, and
+    say so where there are none.
 
     test: held-out examples that do not leak.
     """
     tasks = subset(read_alike(subject, mined_tasks(test)), MEASURED, subject.settings.seed)
+    if not tasks:
+        subject.say.say("no task can be mined from what is held out: whether the mined ones help is not measured")
+        return []
+    subject.say.begin("both models are asked tasks mined from held-out text", len(tasks))
     records: list[Record] = []
     for arm in TWO:
         with models.reading(arm) as reader:
             records += [{**record, "arm": arm} for record in score_tasks(subject, reader, tasks, arm == "adapted")]
+    subject.say.end()
     write_jsonl(subject.run.evidence / "tasks.jsonl", records)
     return tasks
 
@@ -50,16 +59,21 @@ def score_tasks(
     return [{**record, "slice": TASKS} for record in records]
 
 
-def prompted_use(
-    records: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]], adapted: Sequence[Mapping[str, Any]]
+def tasks_part(
+    records: Sequence[Mapping[str, Any]],
+    without: Sequence[Mapping[str, Any]],
+    adapted: Sequence[Mapping[str, Any]],
+    unit: str = "document",
+    why: str = "",
 ) -> dict[str, Any]:
     """The `tasks` of results.json, in shares of bits; nothing where no task was read.
 
     records: of evidence/tasks.jsonl. without: of tasks and field, by the model that was trained without tasks; empty
-    where none was. adapted: score records of the adapted model; other slices than 'field' are passed over. `gain` is
-    what the adapted model saves of the base's bits on the tasks, `helped_by` what it saves of those of the model
-    without, `field_cost` what it needs more than that one on the field's text. `helped`: whether the interval of
-    `helped_by` lies above zero, None where it holds zero or the documents are few.
+    where none was, and then `why` says it in words if it was meant to be. adapted: score records of the adapted model;
+    other slices than 'field' are passed over. unit: what was held out. `gain` is what the adapted model saves of the
+    base's bits on the tasks, `helped_by` what it saves of those of the model without, `field_cost` what it needs more
+    than that one on the field's text. `helped`: whether the interval of `helped_by` lies above zero, None where it
+    holds zero or the documents are few.
 
     Raises:
         DataError: the models were not scored on the same items.
@@ -77,7 +91,9 @@ def prompted_use(
         "helped": None,
         "n_items": gained.n_items,
         "n_documents": gained.n_documents,
-        "method": METHOD,
+        "unit": unit,
+        "why": why,
+        "method": METHOD + (METHOD_WITHOUT if without else ""),
     }
     if without:
         tasks, field = ([r for r in without if r["slice"] == name] for name in (TASKS, FIELD_SLICE))
@@ -101,20 +117,21 @@ def _helped(saved: Estimate) -> bool | None:
 
 
 def _sentence(found: Mapping[str, Any]) -> str:
-    where = f"on {found['n_items']:,} tasks mined from {found['n_documents']:,} held-out documents"
+    where = f"on {_counted(found['n_items'], 'task')} mined from {_counted(found['n_documents'], found['unit'])}"
     if found["n_documents"] < MIN_DOCUMENTS:
-        return f"Cannot tell whether the mined tasks helped: {where} nothing can be shown; hold out more documents."
+        return f"Cannot tell whether the mined tasks helped: {where} held out nothing can be shown; hold out more."
+    where += " held out"
     if found["helped_by"] is None:
+        why = found["why"] or "--evidence full trains a run without, where the minutes allow it"
         return (
             f"Asked in the forms of the mined tasks, {where}, the adapted model needs {_saved(found['gain'])}. Whether "
-            "it would without them was not measured: --evidence full trains a run without, where the minutes allow it."
+            f"it would without them was not measured: {why}."
         )
-    ahead, cost = found["helped_by"], found["field_cost"]["value"]
-    field = f"the field's text costs {_percent(abs(cost))} {'more' if cost > 0 else 'less'} with them"
+    ahead, field = found["helped_by"], f"the field's text costs it {_paid(found['field_cost'])}"
     if found["helped"] is None:
         return (
             f"Cannot tell whether the mined tasks helped: {where} the difference to as many steps without them may be "
-            f"zero ({_saved(ahead)} with them); {field}."
+            f"zero ({_saved(ahead)}); {field}."
         )
     if found["helped"]:
         return (
@@ -123,16 +140,33 @@ def _sentence(found: Mapping[str, Any]) -> str:
         )
     return (
         f"The mined tasks did harm where the model is asked: {where} it needs {_saved(ahead)} than after as many steps "
-        f"without them; {field}: leave out --mined."
+        f"without them; {field}. Leave out --mined."
     )
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _paid(cost: Mapping[str, Any]) -> str:
+    """ "1.3 % more (0.8 to 1.8 %)", less, or nothing that is sure."""
+    low, high = cost["ci_low"], cost["ci_high"]
+    if low is None or high is None or low <= 0 <= high:
+        return "nothing that is sure" if low is None else f"nothing that is sure ({_between(low, high)})"
+    sign, word = (1, "more") if low > 0 else (-1, "less")
+    return f"{_percent(sign * cost['value'])} {word} ({_between(*sorted((sign * low, sign * high)))})"
 
 
 def _saved(share: Mapping[str, float]) -> str:
     """ "12.1 % fewer bits (8.0 to 16.2 %)", or more bits."""
     sign, word = (1, "fewer") if share["value"] >= 0 else (-1, "more")
-    low, high = sorted((sign * share["ci_low"], sign * share["ci_high"]))
-    return f"{_percent(sign * share['value'])} {word} bits ({_percent(low).removesuffix(' %')} to {_percent(high)})"
+    bounds = sorted((sign * share["ci_low"], sign * share["ci_high"]))
+    return f"{_percent(sign * share['value'])} {word} bits ({_between(*bounds)})"
+
+
+def _between(low: float, high: float) -> str:
+    return f"{_percent(low).removesuffix(' %')} to {_percent(high)}"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %".replace("-", "−")
+    return f"{round(100 * share, 1) + 0.0:.1f} %".replace("-", "−")  # + 0.0: no "−0.0"

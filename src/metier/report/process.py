@@ -79,7 +79,7 @@ def _learned_elsewhere(model: Mapping[str, Json], held_out: Mapping[str, Json]) 
     if not named:
         return "What the model was trained on was not named, so it may have learned from them."
     was = "none stands" if not n_leaked else "one stands" if n_leaked == 1 else f"{n_leaked:,} stand"
-    return f"The model was trained on {figures.listed(named)}, and of them {was} in there as well."
+    return f"The model was trained on {figures.listed(named)}, and of the held-out ones {was} in there as well."
 
 
 def vocabulary_panel(found: Mapping[str, Json] | None) -> dict[str, Json] | None:

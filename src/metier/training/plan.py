@@ -22,9 +22,8 @@ from metier.training.trajectory import EXTRA_STEPS, SHARES
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
 MARGIN = 0.8  # of the time is planned: shared machines grow slower after they were measured (docs/log.md)
 SUSTAINED = 1.3  # minutes of evidence take so many times what the measurement of a few seconds promises (docs/log.md)
-FEWEST_STEPS = (
-    16  # of fewer tokens each in a short run: sixteen steps of 512 did better than eight of 1,024 (docs/log.md)
-)
+# Of fewer tokens each in a short run: sixteen steps of 512 did better than eight of 1,024 (docs/log.md).
+FEWEST_STEPS = 16
 SMALLEST_STEP = 512  # tokens
 
 

@@ -17,7 +17,8 @@ FACTS = "compared.json"  # in evidence/: what the records do not say
 
 def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
     """The parts `arms`, `controls`, `stability` and `scratch` of results.json, and `quality`, which belongs to its
-    `sufficiency`, from the files of a run, without a model; nothing where full evidence was not measured.
+    `sufficiency`, from the files of a run, without a model; `why_tasks` is why no run without mined tasks was trained,
+    in words. Nothing where full evidence was not measured.
 
     leaked: held-out items whose text stands in training text; they are not counted.
     """
@@ -37,6 +38,7 @@ def compared(run: RunFolder, leaked: Collection[str] = ()) -> dict[str, Json]:
         "stability": stable,
         "quality": _quality_part(facts["quality"], records("halves.jsonl"), stable),
         "scratch": _scratch_part(facts["scratch"], base, adapted, records("scratch.jsonl")),
+        "why_tasks": facts.get("tasks", {}).get("why", ""),
     }
 
 

@@ -40,15 +40,16 @@ from metier.evidence.subject import Subject
 from metier.evidence.sufficiency import quality
 from metier.evidence.tasks import WITHOUT, score_tasks
 from metier.models.adapters import at_strength
-from metier.models.encoding import Encoded
 from metier.models.load import empty_model
 from metier.models.packing import PackReader
 from metier.runs import Json, write_json, write_jsonl
+from metier.settings import Settings
 from metier.sources.examples import Example
 from metier.sources.split import Split
 from metier.training.loop import StepMetrics, Trained
+from metier.training.mix import Beside
 from metier.training.plan import Plan, smallest_step, step_size
-from metier.training.stream import MINED
+from metier.training.stream import MINED, OWN_GENERAL, REPLAY
 
 NO_TIME = "the minutes did not allow it (give more)"
 
@@ -56,14 +57,13 @@ NO_TIME = "the minutes did not allow it (give more)"
 @dataclass(frozen=True)
 class Adapted:
     """The adapted model and how it came to be. reader: reads as the adapted model. peak_lr: that it was trained at.
-    replay: the documents beside the field. mined: tasks, likewise. strength: at which it is measured."""
+    beside: what was trained beside the field. strength: at which it is measured."""
 
     reader: PackReader
     trained: Trained
     peak_lr: float
-    replay: Sequence[Encoded]
+    beside: Beside
     strength: float = 1.0
-    mined: Sequence[Example] = ()
 
 
 def full_evidence(
@@ -102,10 +102,9 @@ def full_evidence(
         "stability": _measure_seeds(subject, split, planned, before, adapted, limits),
         "quality": _measure_halves(subject, planned, before, train, adapted, limits),
         "scratch": _measure_scratch(subject, before, train, adapted, ngrams, limits),
+        "tasks": _measure_without_tasks(subject, split, planned, before, adapted, limits, tasks),
     }
     write_json(subject.run.evidence / FACTS, facts)
-    if tasks and limits.without_tasks:
-        _measure_without_tasks(subject, planned, before, train, adapted, tasks)
 
 
 # the arms ------------------------------------------------------------------------------------------------------------
@@ -161,7 +160,7 @@ def _measure_controls(
         return {"why": "controls are not trained where tokens are added or rows are preferences"}
     if not limits.controls:
         return {"why": NO_TIME}
-    planned_steps = _same_steps(subject, planned, adapted, settings.seed)
+    planned_steps = _same_steps(replace(settings, mix=()), planned, adapted)
     placebo_text, placebo = wrong_field(settings.data, as_chat=kind_of_queries(train) == "answer")
     texts: dict[str, Callable[[], list[Example]]] = {
         controls.PLACEBO: lambda: placebo,
@@ -170,19 +169,24 @@ def _measure_controls(
     records: list[Mapping[str, Json]] = []
     for name in limits.controls:
         reader = fresh_reader(subject)
-        _train(subject, f"control: {name}", reader, texts[name](), adapted.replay, planned_steps)
+        _train(subject, f"control: {name}", reader, texts[name](), _without_tasks(adapted), planned_steps)
         records += of_arm(name, _score(subject, reader, before))
     write_jsonl(subject.run.evidence / "controls.jsonl", records)
     return {"placebo_text": placebo_text}
 
 
-def _same_steps(subject: Subject, planned: Plan, adapted: Adapted, seed: int) -> Steps:
-    """As many as the adapted model took."""
+def _same_steps(settings: Settings, planned: Plan, adapted: Adapted) -> Steps:
+    """As many as the adapted model took, with as much beside the field."""
     trained = adapted.trained
-    share = trained.n_replay_tokens / max(1, trained.n_tokens)
-    pack_tokens = subject.settings.pack_tokens
-    mined = trained.tokens_of_part.get(MINED, 0) / max(1, trained.n_tokens)
-    return Steps(trained.n_steps, planned.step_tokens, adapted.peak_lr, pack_tokens, share, seed, mined)
+    beside = (MINED, OWN_GENERAL, REPLAY)
+    shares = {name: trained.tokens_of_part.get(name, 0) / max(1, trained.n_tokens) for name in beside}
+    return Steps(trained.n_steps, planned.step_tokens, adapted.peak_lr, shares, settings)
+
+
+def _without_tasks(adapted: Adapted) -> Beside:
+    """What was trained beside the field but for the tasks, whose share falls to the text that takes the field's
+    place."""
+    return replace(adapted.beside, mined=())
 
 
 # other seeds ---------------------------------------------------------------------------------------------------------
@@ -200,8 +204,8 @@ def _measure_seeds(
     seeds = [subject.settings.seed + 1 + i for i in range(limits.seeds)]
     for seed in seeds:
         reader = fresh_reader(subject, seed)
-        steps = _same_steps(subject, planned, adapted, seed)
-        _train(subject, f"seed {seed}", reader, split.train, adapted.replay, steps, adapted.mined)
+        steps = _same_steps(replace(subject.settings, seed=seed), planned, adapted)
+        _train(subject, f"seed {seed}", reader, split.train, adapted.beside, steps)
         with at_strength(reader.model, adapted.strength):
             records += of_arm(str(seed), _score(subject, reader, before))
     write_jsonl(subject.run.evidence / "seeds.jsonl", records)
@@ -219,7 +223,7 @@ def _measure_halves(
         return {"why": "halves are not trained of whole models, with added tokens or on preferences"}
     if not limits.halves:
         return {"why": NO_TIME}
-    steps = _same_steps(subject, planned, adapted, subject.settings.seed)
+    steps = _same_steps(replace(subject.settings, mix=()), planned, adapted)
     steps = replace(steps, n_steps=max(1, steps.n_steps // 2))
     records: list[Mapping[str, Json]] = []
     for name, half in (
@@ -227,7 +231,7 @@ def _measure_halves(
         (quality.FILTERED, closest_half(train)),
     ):
         reader = fresh_reader(subject)
-        _train(subject, f"half of the text: {name}", reader, half, adapted.replay, steps)
+        _train(subject, f"half of the text: {name}", reader, half, _without_tasks(adapted), steps)
         with at_strength(reader.model, adapted.strength):
             records += of_arm(name, _score(subject, reader, before))
     write_jsonl(subject.run.evidence / "halves.jsonl", records)
@@ -239,18 +243,27 @@ def _measure_halves(
 
 def _measure_without_tasks(
     subject: Subject,
+    split: Split,
     planned: Plan,
     before: Before,
-    train: Sequence[Example],
     adapted: Adapted,
+    limits: Limits,
     tasks: Sequence[Example],
-) -> None:
+) -> dict[str, Json]:
+    """A run like the adapted model's own, on the field's text in the place of mined tasks."""
+    if not tasks:
+        return {}
+    if subject.new_tokens or any(e.rejected for e in split.train) or subject.settings.method == "full":
+        return {"why": "a run without them is not trained of whole models, with added tokens or on preferences"}
+    if not limits.without_tasks:
+        return {"why": NO_TIME}
     reader = fresh_reader(subject)
-    steps = _same_steps(subject, planned, adapted, subject.settings.seed)
-    _train(subject, WITHOUT, reader, train, adapted.replay, steps)
+    steps = _same_steps(subject.settings, planned, adapted)
+    _train(subject, WITHOUT, reader, split.train, _without_tasks(adapted), steps)
     with at_strength(reader.model, adapted.strength):
         records = [*score_tasks(subject, reader, tasks), *_score(subject, reader, before)]
     write_jsonl(subject.run.evidence / "without_tasks.jsonl", of_arm(WITHOUT, records))
+    return {}
 
 
 # from scratch --------------------------------------------------------------------------------------------------------
@@ -270,9 +283,9 @@ def _measure_scratch(
         part = share_of(train, share * n_tokens / adapted.trained.n_tokens, settings.seed)
         step_tokens = step_size(round(share * n_tokens), settings, smallest)
         n_steps = max(1, round(share * n_tokens / step_tokens))
-        steps = Steps(n_steps, step_tokens, SCRATCH_RATE, settings.pack_tokens, 0.0, settings.seed)
+        steps = Steps(n_steps, step_tokens, SCRATCH_RATE, {}, replace(settings, mix=()))
         reader = PackReader(scratch_model(subject.base.model, settings.seed))
-        trained = _train(subject, f"from random weights: {share:.0%} of the text", reader, part, (), steps)
+        trained = _train(subject, f"from random weights: {share:.0%} of the text", reader, part, Beside(), steps)
         records += of_arm(name, _score(subject, reader, before))
         sizes.append({"arm": name, "tokens": trained.n_tokens, "steps": trained.n_steps})
     write_jsonl(subject.run.evidence / "scratch.jsonl", records)
@@ -295,9 +308,8 @@ def _train(
     task: str,
     reader: PackReader,
     examples: Sequence[Example],
-    replay: Sequence[Encoded],
+    beside: Beside,
     planned: Steps,
-    mined: Sequence[Example] = (),
 ) -> Trained:
     done = 0
 
@@ -307,7 +319,7 @@ def _train(
         subject.say.advance(done, f"loss {metrics.loss:.3f}, {metrics.tokens_per_s:.0f} tokens/s")
 
     subject.say.begin(task, planned.n_steps * planned.step_tokens)
-    trained = train_rival(reader, examples, subject.encoder.encode, replay, planned, on_step, mined)
+    trained = train_rival(reader, examples, subject.encoder.encode, beside, planned, on_step)
     subject.say.end()
     return trained
 

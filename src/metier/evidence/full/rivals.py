@@ -2,7 +2,7 @@
 and the texts that they learn from."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,40 +11,38 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from metier.errors import DataError
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader
+from metier.settings import Settings
 from metier.sources import general
 from metier.sources.closeness import closeness
 from metier.sources.examples import Example, Message
 from metier.sources.packs import cached_pack, list_packs
 from metier.sources.read import read_corpus
 from metier.training.loop import Recipe, StepMetrics, Trained, train
-from metier.training.mix import Beside
-from metier.training.stream import FIELD, MINED, REPLAY, Part, field_documents, steps
+from metier.training.mix import Beside, mixed
+from metier.training.stream import Part, steps
 
 SCRATCH_RATE = 1e-3  # peak, of full training from random weights at the size of the embedded model
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How a rival of the adapted model is trained: as many steps, of as many tokens, as it took itself. replay_share,
-    mined_share: of all tokens."""
+    """How a rival of the adapted model is trained: as many steps, of as many tokens, as it took itself. shares: of all
+    tokens, of what is beside the field. settings: with its seed, its packs and its mix."""
 
     n_steps: int
     step_tokens: int
     peak_lr: float
-    pack_tokens: int
-    replay_share: float
-    seed: int
-    mined_share: float = 0.0
+    shares: Mapping[str, float]
+    settings: Settings
 
 
 def train_rival(
     reader: PackReader,
     examples: Sequence[Example],
     encode: Callable[[Example], list[Encoded]],
-    replay: Sequence[Encoded],
+    beside: Beside,
     planned: Steps,
     on_step: Callable[[StepMetrics], None] = lambda _: None,
-    mined: Sequence[Example] = (),
 ) -> Trained:
     """Train what is trainable of a fresh reader on these examples, by the loop that trains every adapter.
 
@@ -52,16 +50,13 @@ def train_rival(
         DataError: the examples hold no supervised token.
         DivergedError: as `train`.
     """
-    torch.manual_seed(planned.seed)
+    settings = planned.settings
+    torch.manual_seed(settings.seed)
 
     def parts() -> list[Part]:
-        beside = Beside(mined, (), replay).documents(encode, planned.seed)
-        shares = {MINED: planned.mined_share, REPLAY: planned.replay_share}
-        others = [Part(name, shares[name], documents) for name, documents in beside.items() if shares[name] > 0]
-        left = 1 - sum(part.share for part in others)
-        return [Part(FIELD, left, field_documents(examples, encode, planned.seed)), *others]
+        return mixed(examples, encode, beside.documents(encode, settings.seed), planned.shares, settings)
 
-    recipe = Recipe(planned.n_steps, planned.peak_lr, planned.pack_tokens)
+    recipe = Recipe(planned.n_steps, planned.peak_lr, settings.pack_tokens)
     trained = train(reader, lambda: steps(parts(), planned.step_tokens), recipe, on_step)
     if not trained.n_steps:
         raise DataError("There is no text to train a rival of the adapted model on: none of it is supervised.")
