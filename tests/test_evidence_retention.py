@@ -226,6 +226,15 @@ def test_shorter_answers_are_no_harm_where_the_base_ran_into_the_limit():
     assert one["diff"] == pytest.approx(-2.0, abs=0.1)
 
 
+def test_each_model_is_as_long_as_a_good_answer_in_its_own_tokens():
+    """With new tokens the same good answer has fewer, and so has one that is as long."""
+    base, adapted = answers()
+    adapted = [{**record, "tokens": 8, "good_tokens": 8} for record in adapted]
+    one = only(judge(answer_arms=(base, adapted)), "answers/length")
+    assert one["diff"] == 0
+    assert one["passed"] is True
+
+
 def test_answers_to_other_requests_are_not_compared():
     base, adapted = answers(3)
     adapted[0]["request"] = "another"
