@@ -3,7 +3,7 @@
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from metier.evidence.conclude import _dial, dial_of, said_further
+from metier.evidence.conclude import _dial, _preferences, dial_of, said_further
 from metier.evidence.dial.choose import choose_dial
 from metier.evidence.dial.confirm import left_out
 from metier.sources.leaks import Leak, Leaks
@@ -43,6 +43,15 @@ def test_items_that_were_trained_on_count_in_no_figure_of_the_dial(sim: ModuleTy
     stored: Any = SimpleNamespace(dial=spoilt, leaks=leaks, facts=SimpleNamespace(margin=0.01, dial=0.123))
     found = _dial(stored, {}, {})["dial"]
     assert found["left_out"] == left_out(clean) != left_out(spoilt)
+
+
+def test_pairs_that_were_trained_on_are_not_counted_as_preferences() -> None:
+    pairs = [{"item": f"p{i}", "document": f"d{i}", "chosen_nll": 4.0, "rejected_nll": 3.0} for i in range(12)]
+    turned = [{**pair, "chosen_nll": 2.0} for pair in pairs]
+    stored: Any = SimpleNamespace(preferences=(pairs, turned), leaks=Leaks(held_out=[leak("p0"), leak("p5")]))
+    assert _preferences(stored)["preferences"]["n_items"] == 10
+    stored.leaks = Leaks(held_out=[leak(pair["item"]) for pair in pairs])
+    assert _preferences(stored) == {}
 
 
 def leak(item: str) -> Leak:

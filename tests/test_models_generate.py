@@ -53,6 +53,13 @@ def test_an_answer_in_a_padded_batch_is_the_answer_alone(
     assert continue_all(model, others, 8, encoder.ends) == [one_by_one(model, p, 8, encoder.end) for p in others]
 
 
+def test_a_prompt_that_another_goes_on_from_is_answered_as_alone(model: PreTrainedModel, encoder: Encoder) -> None:
+    long = encoder.prompt_ids([Message("user", "the question and the answer")])
+    prompts = [long[:5], long, long[:6], long]
+    expected = [one_by_one(model, prompt, 8, encoder.end) for prompt in prompts]
+    assert continue_all(model, prompts, 8, encoder.ends) == expected
+
+
 def test_what_prompts_begin_with_is_read_once_and_a_short_one_is_not_padded_to_the_longest(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
