@@ -3,7 +3,7 @@
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from metier.evidence.conclude import _dial, _preferences, dial_of, said_further
+from metier.evidence.conclude import _dial, _preferences, _tasks, dial_of, said_further
 from metier.evidence.dial.choose import choose_dial
 from metier.evidence.dial.confirm import left_out
 from metier.sources.leaks import Leak, Leaks
@@ -52,6 +52,27 @@ def test_pairs_that_were_trained_on_are_not_counted_as_preferences() -> None:
     assert _preferences(stored)["preferences"]["n_items"] == 10
     stored.leaks = Leaks(held_out=[leak(pair["item"]) for pair in pairs])
     assert _preferences(stored) == {}
+
+
+def test_field_text_that_was_trained_on_counts_in_no_cost_of_mined_tasks() -> None:
+    def scores(arm: str, nll: float, name: str) -> list[dict[str, Any]]:
+        return [
+            {"arm": arm, "item": f"{name}{i}", "slice": name, "document": f"d{i}", "bytes": 10, "nll": nll + i}
+            for i in range(12)
+        ]
+
+    adapted, without = scores("adapted", 9.0, "field"), scores("without tasks", 9.0, "field")
+    adapted[3]["nll"] = 1.0  # known by heart
+    stored: Any = SimpleNamespace(
+        tasks=[*scores("base", 10.0, "tasks"), *scores("adapted", 8.0, "tasks")],
+        without_tasks=[*scores("without tasks", 9.0, "tasks"), *without],
+        adapted=SimpleNamespace(scores=adapted),
+        facts=SimpleNamespace(unit="document"),
+        leaks=Leaks(),
+    )
+    assert _tasks(stored, "")["tasks"]["field_cost"]["value"] < 0
+    stored.leaks = Leaks(held_out=[leak("field3")])
+    assert _tasks(stored, "")["tasks"]["field_cost"]["value"] == 0
 
 
 def leak(item: str) -> Leak:

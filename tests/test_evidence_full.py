@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,15 +181,24 @@ def test_only_other_seeds_are_trained_on_mined_tasks_too(
         given.append((steps.shares[MINED], len(beside.mined), examples))
         return ran.adapted.trained
 
+    read_at: list[float] = []
+
+    def at_strength(model: object, strength: float) -> Any:
+        del model
+        read_at.append(strength)
+        return nullcontext()
+
     monkeypatch.setattr(measured, "train_rival", noted)
+    monkeypatch.setattr(measured, "at_strength", at_strength)
     tasks = list(ran.before.items.field[:2])
-    adapted = with_tasks(ran, tasks)
+    adapted = replace(with_tasks(ran, tasks), strength=0.5)
     elsewhere = replace(ran.subject, run=RunFolder(tmp_path))
     limits = replace(LIMITS, controls=("shuffled",), seeds=1)
     measured._measure_seeds(elsewhere, ran.split, ran.planned, ran.before, adapted, limits)
     measured._measure_controls(elsewhere, ran.planned, ran.before, tasks, adapted, limits)
     found = measured._measure_without_tasks(elsewhere, ran.split, ran.planned, ran.before, adapted, limits, tasks)
     assert found == {}
+    assert read_at == [0.5, 0.5]  # the seed and the run without tasks, as the adapted model
     assert [share for share, _, _ in given] == pytest.approx([0.25] * 3, abs=0.01)
     assert [n for _, n, _ in given] == [2, 0, 0]
     assert given[-1][2] == ran.split.train  # not only the rows that the adapted run came to
@@ -214,7 +224,7 @@ def test_why_no_run_without_tasks_was_trained_is_said(ran: Ran, tmp_path: Path) 
     assert why(asked=[]) == {}
     assert "minutes did not allow it" in why(replace(LIMITS, without_tasks=False))["why"]
     whole = replace(elsewhere, settings=replace(elsewhere.settings, method="full"))
-    assert "not trained of whole models" in why(subject=whole)["why"]
+    assert "runs without them are not trained of whole models" in why(subject=whole)["why"]
     assert not (tmp_path / "evidence/without_tasks.jsonl").exists()
 
 

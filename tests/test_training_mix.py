@@ -244,7 +244,13 @@ def test_killed_in_training_it_ends_as_a_run_never_stopped(
 
 def test_tasks_that_cannot_be_mined_are_not_passed_over_in_silence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"valves\.jsonl holds no plain English text to mine tasks from"):
-        adapt("valves.jsonl", model="model", out=tmp_path / "run", mined=0.1, **{**small.OPTIONS, "minutes": 0.001})
+        adapt(
+            "valves.jsonl",
+            model="no model is loaded for that",
+            out=tmp_path / "run",
+            mined=0.1,
+            **{**small.OPTIONS, "minutes": 0.001},
+        )
 
 
 def test_a_field_of_plain_text_is_replayed_with_sampled_answers_alone(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from metier.runs import Json, RunFolder, default_folder, environment, write_json
 from metier.settings import Settings, from_mapping, to_toml
 from metier.sources.general import texts
 from metier.sources.ledger import Ledger
-from metier.sources.mine import mined_terms
+from metier.sources.mine import mined_terms, tasks_of
 from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import corpus_lines, private_lines
 from metier.sources.split import Split, split_corpus
@@ -164,6 +164,8 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
             f"{settings.data[0]} holds preferences, which are learned beside the model with its adapter switched off, "
             "and --method full has none: choose an adapter."
         )
+    if settings.mined and not any(tasks_of(e) for e in split.train if not e.is_chat):
+        raise DataError(f"{settings.data[0]} holds no plain English text to mine tasks from: leave out --mined.")
     if settings.new_tokens and any(e.rejected for e in split.train):
         raise DataError(
             f"{settings.data[0]} holds preferences, which are learned beside the base, and the base cannot read new "

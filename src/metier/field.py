@@ -54,16 +54,10 @@ def write_config(run: RunFolder, settings: Settings, planned: Plan, lr: float) -
 
 
 def beside_field(subject: Subject, split: Split, planned: Plan, replay: Sequence[Answer]) -> Beside:
-    """What is trained beside the field. replay: what the base wrote.
-
-    Raises:
-        DataError: tasks are asked for, and none can be mined.
-    """
+    """What is trained beside the field. replay: what the base wrote."""
     settings = subject.settings
     general = own_texts(settings.general).replayed if planned.replay.yours else ()
     mined = mined_tasks(split.train) if settings.mined else ()
-    if settings.mined and not mined:
-        raise DataError(f"{settings.data[0]} holds no plain English text to mine tasks from: leave out --mined.")
     if settings.mined:
         subject.say.say(f"{len(mined):,} tasks are mined from the plain texts")
     return Beside(mined, general, replay_documents(subject.adapted_encoder, replay))

@@ -8,6 +8,7 @@ from metier.evidence.statistics import ratio_estimate
 from metier.evidence.verdict import MIN_DOCUMENTS
 from metier.models.encoding import Encoded
 from metier.models.packing import PackReader
+from metier.sources.shown import counted
 from metier.training.preferences import branches_of
 
 METHOD = (
@@ -76,8 +77,9 @@ def _sentence(found: Mapping[str, Any]) -> str:
     shares = f"{_percent(found['adapted'])} of {found['n_items']:,} held-out pairs instead of {_percent(found['base'])}"
     said = f"The chosen answer is the likelier one in {shares}"
     if found["n_documents"] < MIN_DOCUMENTS:
-        documents = "1 document" if found["n_documents"] == 1 else f"{found['n_documents']} documents"
-        return f"{said}: cannot tell whether that was learned, as they are of {documents}."
+        return (
+            f"{said}: cannot tell whether that was learned, as they are of {counted(found['n_documents'], 'document')}."
+        )
     bounds = f"95 % interval of the change {100 * found['ci_low']:+.0f} to {100 * found['ci_high']:+.0f} points"
     bounds = bounds.replace("-", "−")
     if found["ci_low"] > 0:

@@ -15,6 +15,7 @@ from metier.models.packing import PackReader
 from metier.runs import write_jsonl
 from metier.sources.examples import Example
 from metier.sources.mine import mined_tasks
+from metier.sources.shown import counted
 
 TASKS, WITHOUT = "tasks", "without tasks"  # the slice of their records; the arm that is trained without any
 MEASURED = 60
@@ -117,7 +118,7 @@ def _helped(saved: Estimate) -> bool | None:
 
 
 def _sentence(found: Mapping[str, Any]) -> str:
-    where = f"on {_counted(found['n_items'], 'task')} mined from {_counted(found['n_documents'], found['unit'])}"
+    where = f"on {counted(found['n_items'], 'task')} mined from {counted(found['n_documents'], found['unit'])}"
     if found["n_documents"] < MIN_DOCUMENTS:
         return f"Cannot tell whether the mined tasks helped: {where} held out nothing can be shown; hold out more."
     where += " held out"
@@ -142,10 +143,6 @@ def _sentence(found: Mapping[str, Any]) -> str:
         f"The mined tasks did harm where the model is asked: {where} it needs {_saved(ahead)} than after as many steps "
         f"without them; {field}. Leave out --mined."
     )
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _paid(cost: Mapping[str, Any]) -> str:

@@ -168,13 +168,8 @@ SURER = replace(SMALLEST, texts=40, requests=72)
 LARGEST_QUICK = EvidencePlan(
     field_items=200, texts=120, requests=90, choices=240, choosing=Choosing(100, 36, 20, (0.5, 1.0, 1.25))
 )
-SHARES_OF_THE_WAY = (
-    0.0,
-    0.25,
-    0.5,
-    0.75,
-    1.0,
-)  # from SURER to the largest: few, so that the base's scores are met again
+# From SURER to the largest: few, so that the base's scores are met again.
+SHARES_OF_THE_WAY = (0.0, 0.25, 0.5, 0.75, 1.0)
 FULL_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)
 
 

@@ -52,6 +52,7 @@ from metier.training.plan import Plan, smallest_step, step_size
 from metier.training.stream import MINED, OWN_GENERAL, REPLAY
 
 NO_TIME = "the minutes did not allow it (give more)"
+NOT_REPEATED = "are not trained of whole models, with added tokens or on preferences"
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,11 @@ def _same_steps(settings: Settings, planned: Plan, adapted: Adapted) -> Steps:
     return Steps(trained.n_steps, planned.step_tokens, adapted.peak_lr, shares, settings)
 
 
+def _can_repeat(subject: Subject, train: Sequence[Example]) -> bool:
+    """Whether the run can be made again beside itself."""
+    return not (subject.new_tokens or any(e.rejected for e in train) or subject.settings.method == "full")
+
+
 def _without_tasks(adapted: Adapted) -> Beside:
     """What was trained beside the field but for the tasks, whose share falls to the text that takes the field's
     place."""
@@ -196,8 +202,8 @@ def _measure_seeds(
     subject: Subject, split: Split, planned: Plan, before: Before, adapted: Adapted, limits: Limits
 ) -> dict[str, Json]:
     """Other orders of the rows and other starts of the adapter, on the same held-out text."""
-    if subject.new_tokens or any(e.rejected for e in split.train) or subject.settings.method == "full":
-        return {"why": "other seeds are not trained of whole models, with added tokens or on preferences"}
+    if not _can_repeat(subject, split.train):
+        return {"why": f"other seeds {NOT_REPEATED}"}
     if not limits.seeds:
         return {"why": NO_TIME}
     records: list[Mapping[str, Json]] = []
@@ -219,8 +225,8 @@ def _measure_halves(
     subject: Subject, planned: Plan, before: Before, train: Sequence[Example], adapted: Adapted, limits: Limits
 ) -> dict[str, Json]:
     """Half of the text at random, and the half that is closest to the field, each for half of the steps."""
-    if subject.new_tokens or any(e.rejected for e in train) or subject.settings.method == "full":
-        return {"why": "halves are not trained of whole models, with added tokens or on preferences"}
+    if not _can_repeat(subject, train):
+        return {"why": f"halves {NOT_REPEATED}"}
     if not limits.halves:
         return {"why": NO_TIME}
     steps = _same_steps(replace(subject.settings, mix=()), planned, adapted)
@@ -253,8 +259,8 @@ def _measure_without_tasks(
     """A run like the adapted model's own, on the field's text in the place of mined tasks."""
     if not tasks:
         return {}
-    if subject.new_tokens or any(e.rejected for e in split.train) or subject.settings.method == "full":
-        return {"why": "a run without them is not trained of whole models, with added tokens or on preferences"}
+    if not _can_repeat(subject, split.train):
+        return {"why": f"runs without them {NOT_REPEATED}"}
     if not limits.without_tasks:
         return {"why": NO_TIME}
     reader = fresh_reader(subject)
