@@ -28,7 +28,7 @@ import torch
 from metier.evidence.answers import repetition
 from metier.evidence.score import encode_items, score_field, score_general
 from metier.evidence.statistics import bits_per_byte
-from metier.evidence.written import WRITTEN_TOKENS, replayed_answers
+from metier.evidence.written import WRITTEN_TOKENS, is_straight
 from metier.models.adapters import disabled, keep_memory
 from metier.models.encoding import Encoded
 from metier.models.generate import Answer, AnswerCache, answer_all
@@ -132,7 +132,7 @@ def replay_of(trial: Trial, base: BaseModel, reader: PackReader, cache: AnswerCa
         return by_chance.answers(reader.model, base.encoder, asked)
 
     def mixture() -> list[Answer]:
-        return replayed_answers(requests, LIKELIEST, likeliest, sampled)
+        return [a for a in likeliest(requests[:LIKELIEST]) if is_straight(a)] + sampled(requests[LIKELIEST:])
 
     written = {"likeliest": lambda: likeliest(requests), "sampled": lambda: sampled(requests), "answers": mixture}
     return replay_documents(base.encoder, written[trial.source]())

@@ -25,6 +25,7 @@ from metier.errors import DivergedError
 from metier.evidence import measure, written
 from metier.evidence.score import score_branches, score_documents
 from metier.models.encoding import Encoder
+from metier.models.generate import prompts_of
 from metier.models.methods import add_method
 from metier.models.packing import Branches, Pack, PackReader
 from metier.progress import Silent
@@ -120,7 +121,7 @@ def scoring(_: Path) -> dict[str, Any]:
     scored = score_documents(reader, texts, PACK_TOKENS, count)
     chosen = score_branches(reader, branches, PACK_TOKENS, count)
     encoder = Encoder(tiny_tokenizer(), 512)
-    answers = written.answers_of(reader.model, encoder, REQUESTS, Silent(), 8, sampled={1, 2})
+    answers = written.answers_of(reader.model, encoder, prompts_of(encoder, REQUESTS), Silent(), 8, {1, 2})
     return {
         "scored": {item: [s.nll, s.tokens] for item, s in (scored | chosen).items()},
         "answers": [[a.request, a.answer, a.tokens] for a in answers],

@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from metier import proof
 from metier.adapt import adapt, settle
 from metier.errors import RunError
-from metier.evidence import measure
+from metier.evidence import measure, planning
 from metier.evidence.arms import Arm
 from metier.evidence.full.limits import Limits
 from metier.evidence.measure import Before
@@ -33,6 +33,7 @@ from metier.sources.ledger import FileRead, Ledger
 from metier.sources.split import Split
 from metier.training import probe as probing
 from metier.training.loop import Trained
+from metier.training.plan import Plan, Sizes
 from small import OPTIONS, Told, assert_adds_up, state, write_terms
 from tiny import save_tiny, tiny_tokenizer
 
@@ -325,6 +326,27 @@ def test_the_plan_is_said_before_and_what_the_set_can_show(told: Told, finished:
     assert any(line.startswith("plan: 4,000 tokens in 16 steps, 15% of them replay") for line in told.lines)
     assert any("held out, half of them for the verdict" in line for line in told.lines)
     assert any("can show a gain of about" in line for line in told.lines)
+
+
+def test_a_run_by_minutes_trains_what_is_planned_once_the_base_was_measured(
+    model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, seen = Told(), []
+
+    def fewer(first: Plan, settings: Settings, sizes: Sizes, seconds: float, base_s: float) -> Plan:
+        seen.append((first.train_tokens, sizes.kind, settings.minutes * 60 - seconds, base_s))
+        return replace(first, train_tokens=1536, steps=3, step_tokens=512, replay=replace(first.replay, answers=2))
+
+    monkeypatch.setattr(planning, "replan", fewer)
+    run = adapt(str(rows), model=str(model), out=tmp_path / "run", progress=told, **{**OPTIONS, "tokens": 0})
+    ((first_tokens, kind, elapsed, base_s),) = seen
+    assert kind == "answers"
+    assert 0 < base_s < elapsed < run.results["cost"]["total_s"]
+    assert any(line.startswith(f"plan: {first_tokens:,} tokens in ") for line in told.lines)
+    assert any(line.endswith("1,536 tokens in 3 steps fit the time that is left") for line in told.lines)
+    assert read_json(run.folder.plan)["train_tokens"] == 1536
+    assert run.results["training"]["steps"] == 3
+    assert len(read_json(run.folder.evidence / "replay.json")["answers"]) <= 2
 
 
 def test_the_model_of_a_run_talks_as_base_and_as_adapted(finished: Run) -> None:

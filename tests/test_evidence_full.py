@@ -19,6 +19,7 @@ from metier.evidence.full.measured import Adapted, full_evidence
 from metier.evidence.full.rivals import closest_half
 from metier.evidence.measure import Before
 from metier.evidence.subject import Subject
+from metier.evidence.written import replay_of
 from metier.field import beside_field, train_field
 from metier.prepare import prepare
 from metier.progress import Silent
@@ -58,9 +59,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         _, split = read_data(settings, "", Silent())
         subject = prepare(settings, run, Silent())
         run.create()
-        planned = planning.make_plan(subject.base, subject.reader, split, settings, 0.0)
-        before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay)
-        beside = beside_field(subject, split, planned, before.replay)
+        planned, _ = planning.make_plan(subject.base, subject.reader, split, settings, 0.0)
+        before = measure.base_arm(subject, split.test, split.unit, planned.evidence)
+        beside = beside_field(subject, split, planned, replay_of(subject, planned.replay).answers)
         trained = train_field(subject, split, planned, beside, Journal(run, {}, 60, 0.0, print)).trained
         measure.adapted_arm(subject, subject.reader, before)
         adapted = Adapted(subject.reader, trained, planned.lr, beside)

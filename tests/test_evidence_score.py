@@ -199,7 +199,7 @@ def test_an_arm_is_written_item_by_item(tmp_path: Path, reader: PackReader, item
     ]
 
 
-def test_samples_show_the_question_the_reference_and_the_models_own_words(encoder: Encoder) -> None:
+def test_held_out_rows_are_shown_by_their_question_and_reference_or_their_opening(encoder: Encoder) -> None:
     conversation = Example(
         "c",
         "f",
@@ -212,23 +212,32 @@ def test_samples_show_the_question_the_reference_and_the_models_own_words(encode
             Message("assistant", "2"),
         ),
     )
-    found = arms.field_samples(tiny_model(), encoder, [FIELD[0], FIELD[2], conversation], 5)
-    assert [(request, reference) for request, reference, _ in found[::2]] == [
+    found = arms.shown_prompts(encoder, [FIELD[0], FIELD[2], conversation], 5)
+    assert [(prompt.request, reference) for prompt, reference in found[::2]] == [
         ("the question?", "the answer"),
         ("two?", "2"),
     ]
-    request, reference, _ = found[1]
-    opening = request.removesuffix(" …")
+    assert found[2][0].ids == encoder.prompt_ids(conversation.messages[:3])
+    prompt, reference = found[1]
+    opening = prompt.request.removesuffix(" …")
+    assert prompt.ids == encoder.opening_ids(opening)[5 - encoder.window :]
     assert LONG.startswith(opening)
     assert len(opening) <= arms.CONTINUED_CHARACTERS
     assert LONG[len(opening) :].lstrip().startswith(reference)
-    assert arms.field_samples(tiny_model(), encoder, [], 5) == []
+    assert arms.shown_prompts(encoder, [], 5) == []
+
+
+def test_a_long_prompt_is_shown_by_its_end_which_leaves_room_for_the_answer() -> None:
+    narrow = Encoder(tiny_tokenizer(), 40)
+    long = Example("c", "f", 1, "c", messages=(Message("user", "word " * 60), Message("assistant", "2")))
+    ((prompt, _),) = arms.shown_prompts(narrow, [long], 12)
+    assert prompt.ids == narrow.prompt_ids(long.messages[:1])[-28:]
 
 
 def test_a_sample_that_answers_nothing_is_asked_for_with_the_opening_words_alone(encoder: Encoder) -> None:
     alone = Example("c", "f", 1, "c", messages=(Message("assistant", "Good day."),))
-    ((request, reference, _),) = arms.field_samples(tiny_model(), encoder, [alone], 5)
-    assert (request, reference) == ("", "Good day.")
+    ((prompt, reference),) = arms.shown_prompts(encoder, [alone], 5)
+    assert (prompt.request, reference) == ("", "Good day.")
 
 
 def test_every_token_of_a_long_text_has_its_nats_and_its_place_whatever_the_packs(

@@ -1,4 +1,4 @@
-"""Which answers of the base are replayed: its likeliest ones first, sampled ones after them and instead of circles."""
+"""Which answers of the base are replayed, and what is answered in one batch with what."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from metier.evidence import written
-from metier.evidence.written import replayed_answers
 from metier.models.encoding import Encoder
-from metier.models.generate import Answer
+from metier.models.generate import Answer, Prompt, answer_all, prompts_of
 from metier.progress import Silent
 from metier.sources import general
 from metier.training.replay import ReplayPlan
@@ -20,46 +19,82 @@ from tiny import tiny_model, tiny_tokenizer
 REQUESTS = ("a", "b", "c", "d", "e")
 
 
-def test_few_are_the_likeliest_and_what_goes_in_circles_is_sampled() -> None:
-    asked: list[tuple[str, ...]] = []
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts each batch has that is answered from now on."""
+    sizes: list[int] = []
+    generated = written.answer_prompts
 
-    def likeliest(requests: Sequence[str]) -> list[Answer]:
-        asked.append(tuple(requests))
-        circles = "boil an egg " * 20
-        return [Answer(r, circles if r == "b" else f"The plain answer to {r}.", 6, True) for r in requests]
+    def counted(model: object, encoder: object, prompts: Sequence[Prompt], *rest: Any) -> list[Answer]:
+        sizes.append(len(prompts))
+        return generated(model, encoder, prompts, *rest)  # type: ignore[arg-type]
 
-    def sampled(requests: Sequence[str]) -> list[Answer]:
-        asked.append(tuple(requests))
-        return [Answer(r, f"Perhaps {r}?", 3, True) for r in requests]
+    monkeypatch.setattr(written, "answer_prompts", counted)
+    return sizes
 
-    found = replayed_answers(REQUESTS, 3, likeliest, sampled)
-    assert asked == [("a", "b", "c"), ("b", "d", "e")]
-    assert [a.request for a in found] == ["a", "c", "b", "d", "e"]
-    assert [a.answer.startswith("Perhaps") for a in found] == [False, False, True, True, True]
+
+@pytest.fixture
+def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A base without an adapter, and an empty cache."""
+    monkeypatch.setenv("METIER_CACHE", str(tmp_path))
+    monkeypatch.setattr(written, "disabled", lambda _: nullcontext())
+    encoder, model = Encoder(tiny_tokenizer(), 512), tiny_model()
+    return SimpleNamespace(
+        base=SimpleNamespace(answers_as="a" * 64), reader=SimpleNamespace(model=model), encoder=encoder, say=Silent()
+    )
 
 
 def test_what_is_replayed_is_greedy_first_and_sampled_after_in_one_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    subject: Any, batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("METIER_CACHE", str(tmp_path))
-    monkeypatch.setattr(written, "disabled", lambda _: nullcontext())
     monkeypatch.setattr(written, "WRITTEN_TOKENS", 6)
-    batches: list[int] = []
-    generated = written.answer_all
-
-    def counted(model: object, encoder: object, requests: Sequence[str], *rest: Any) -> list[Answer]:
-        batches.append(len(requests))
-        return generated(model, encoder, requests, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(written, "answer_all", counted)
-    encoder, model = Encoder(tiny_tokenizer(), 512), tiny_model()
-    subject: Any = SimpleNamespace(
-        base=SimpleNamespace(answers_as="a" * 64), reader=SimpleNamespace(model=model), encoder=encoder, say=Silent()
-    )
     monkeypatch.setattr(written, "CIRCLES", 1.0)
     found = written.written_for_replay(subject, ReplayPlan(share=0.15, yours=0.0, answers=9, likeliest=4))
     requests = list(general.replay_requests()[:9])
     assert batches == [9]
-    assert found == generated(model, encoder, requests, 6, sampled=range(4, 9))
+    assert found == answer_all(subject.reader.model, subject.encoder, requests, 6, sampled=range(4, 9))
     assert written.written_for_replay(subject, ReplayPlan(0.15, 0.0, 9, 4)) == found
     assert batches == [9]
+
+
+def test_a_likeliest_answer_that_goes_in_circles_is_not_replayed(
+    subject: Any, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ReplayPlan(share=0.15, yours=0.0, answers=9, likeliest=4)
+    monkeypatch.setattr(written, "WRITTEN_TOKENS", 6)
+    requests = list(general.replay_requests()[:9])
+    every = answer_all(subject.reader.model, subject.encoder, requests, 6, sampled=range(4, 9))
+    circling = every[2].answer
+    monkeypatch.setattr(written, "repetition", lambda text: 0.3 if text == circling else 0.2)
+    assert written.written_for_replay(subject, wanted) == [a for a in every[:4] if a.answer != circling] + every[4:]
+    assert batches == [9]
+
+
+def test_answers_that_go_in_circles_are_told_from_straight_ones() -> None:
+    assert not written.is_straight(Answer("b", "boil an egg " * 20, 60, False))
+    assert written.is_straight(Answer("b", "Bring a small pan of water to the boil and lower the egg in.", 14, True))
+
+
+def test_prompts_of_the_run_are_answered_in_the_batch_of_what_is_kept_and_are_not_kept(
+    subject: Any, batches: list[int]
+) -> None:
+    model, encoder = subject.reader.model, subject.encoder
+    beside = [Prompt("a", [5, 6, 7]), Prompt("of the field", [8, 9])]  # "a" is a request, too, in other words
+    alone = written.answers_of(model, encoder, beside, Silent())
+    kept = answer_all(model, encoder, REQUESTS, written.ANSWER_TOKENS)
+    batches.clear()
+    assert written.kept_answers(subject, REQUESTS, beside) == kept + alone
+    assert batches == [7]
+    assert written.kept_answers(subject, REQUESTS, beside) == kept + alone
+    assert written.kept_answers(subject, REQUESTS) == kept
+    assert batches == [7, 2]
+
+
+def test_answers_come_in_the_order_of_their_prompts_though_two_have_one_request(subject: Any) -> None:
+    model, encoder = subject.reader.model, subject.encoder
+    first, second = prompts_of(encoder, ["why?", "the question?"])
+    prompts = [Prompt("why?", second.ids), first]
+    answers = written.answers_of(model, encoder, prompts, Silent(), 6)
+    expected = answer_all(model, encoder, ["the question?", "why?"], 6)
+    assert [a.answer for a in answers] == [a.answer for a in expected]
+    assert answers[0].answer != answers[1].answer

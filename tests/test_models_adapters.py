@@ -14,7 +14,7 @@ from metier.errors import ModelError
 from metier.models import replace
 from metier.models.adapters import at_strength, disabled, layer_of, load_adapter, weights_moved
 from metier.models.encoding import Encoded
-from metier.models.fused import plain_layer
+from metier.models.fused import FEW_ROWS, plain_layer
 from metier.models.methods import add_method
 from metier.models.packing import PackReader, pack
 from metier.models.replace import replace_forwards
@@ -97,8 +97,36 @@ def test_loss_and_gradients_of_the_fast_path_equal_those_of_the_plain_path(famil
         assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
-def n_replaced(model: nn.Module, *kinds: str) -> int:
-    return sum("forward" in vars(module) for module in model.modules() if type(module).__name__ in kinds)
+def n_replaced(model: Any, *kinds: str) -> int:
+    """Of these classes, the head not counted, which only multiplies in another order."""
+    head = model.get_output_embeddings()
+    modules = [module for module in model.modules() if type(module).__name__ in kinds and module is not head]
+    return sum("forward" in vars(module) for module in modules)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("n_rows", [3, FEW_ROWS, FEW_ROWS + 1])
+def test_a_head_gives_the_same_logits_and_gradient_in_the_order_of_few_rows(
+    family: str, n_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(family)
+    head = model.get_output_embeddings()
+    states = torch.randn(1, n_rows, head.in_features, requires_grad=True)
+    expected = head(states)
+    replace_forwards(model)
+    products: list[tuple[int, ...]] = []
+
+    def multiplied(a: Tensor, b: Tensor) -> Tensor:
+        products.append(tuple(a.shape))
+        return a.matmul(b)
+
+    monkeypatch.setattr(replace.torch, "mm", multiplied)
+    found = head(states)
+    assert products == ([tuple(head.weight.shape)] if n_rows <= FEW_ROWS else [])
+    torch.testing.assert_close(found, expected)
+    ones = torch.ones_like(found)
+    torch.testing.assert_close(*(torch.autograd.grad(logits, states, ones)[0] for logits in (found, expected)))
+    assert found.is_contiguous()
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,21 @@ def test_what_prompts_begin_with_is_read_once_and_a_short_one_is_not_padded_to_t
     assert read == [(1, 10), (2, 6), (2, 2), (4, 1)]
 
 
+def test_more_than_a_few_rows_are_a_multiple_of_eight_while_any_of_them_runs(model: PreTrainedModel) -> None:
+    """A product of 15 rows takes as long as one of 32; copies of a prompt say nothing, and neither do ended rows."""
+    prompts = [[5, 6, 7, 40 + i, 70 + i] for i in range(21)]
+    ends = {said[4] for said in continue_all(model, prompts[4:], 5, ())}  # of most answers, at their fifth token
+    alone = [continue_all(model, [prompt], 12, ends)[0] for prompt in prompts]
+    read: list[tuple[int, ...]] = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: read.append(tuple(ids[0].shape)))
+    assert continue_all(model, prompts, 12, ends) == alone
+    hook.remove()
+    steps = [n_rows for n_rows, n_tokens in read if n_tokens == 1]
+    assert steps[0] == 24
+    assert len(set(steps)) > 1
+    assert all(n % 8 == 0 or n <= 4 for n in steps)
+
+
 def test_what_slides_out_of_sight_is_counted_without_the_padding(encoder: Encoder) -> None:
     """A prompt much shorter than the longest, in a model that sees few tokens back."""
     model = tiny_model("mistral")

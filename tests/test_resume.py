@@ -102,6 +102,7 @@ MOMENTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "planning": lambda patch: kill_at(patch, planning, "make_plan"),
     "answering": lambda patch: kill_at(patch, measure, "encode_items"),
     "the base arm": lambda patch: kill_at(patch, measure, "score_arm"),
+    "the replay": lambda patch: kill_at(patch, written, "written_for_replay"),
     "between": lambda patch: kill_at(patch, main_path, "Journal"),
     "the longest pack": lambda patch: kill_at(patch, field, "try_longest_pack"),
     "training": kill_in_training,

@@ -10,8 +10,11 @@ from metier.settings import BY_DATA, Settings
 from metier.training.plan import (
     FEWEST_STEPS,
     FULL_STRENGTHS,
+    KNOWN_MARGIN,
     LARGEST_QUICK,
     MARGIN,
+    QUICKEST,
+    SLOWEST,
     SMALLEST,
     SMALLEST_STEP,
     SURER,
@@ -22,6 +25,7 @@ from metier.training.plan import (
     evidence_plan,
     evidence_seconds,
     plan,
+    replan,
 )
 from metier.training.replay import LIKELIEST, SHARES
 from metier.training.speed import Speed
@@ -103,7 +107,7 @@ def test_minutes_that_are_over_before_the_plan_are_no_minutes() -> None:
 
 
 def test_without_evidence_all_the_time_is_for_training() -> None:
-    found = planned(2, replace(SIZES, own_text_tokens=0), evidence="none", replay=0.0)
+    found = planned(2, evidence="none", replay=0.0)
     assert found.evidence == EvidencePlan(0, 0, 0, 0)
     assert found.evidence_s == 0
     assert found.train_tokens == int(120 * MARGIN * 700)
@@ -254,3 +258,64 @@ def test_rates_are_tried_where_the_run_can_bear_it_and_none_is_given(options: di
 def test_the_probe_of_given_tokens_is_the_same_on_every_machine() -> None:
     slow, fast = (planned(0.1, speed=Speed(*(f * v for v in vars(SPEED).values())), tokens=400_000) for f in (0.1, 9))
     assert slow.probe == fast.probe != None  # noqa: E711
+
+
+TO_CHOOSE = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20, replay_requests=1000)
+TO_CHOOSE = replace(TO_CHOOSE, shown=4, looked_at_tokens=2048)
+
+
+def replanned(minutes: float, pace: float, seconds: float, **options: Any) -> tuple[Plan, Plan]:
+    """(a plan, the same after a base that took `pace` times what was planned for it, with `seconds` left)"""
+    first = planned(minutes, TO_CHOOSE, **options)
+    settings = Settings(data=("x",), minutes=minutes, **{"replay": 0.15, **options})
+    return first, replan(first, settings, TO_CHOOSE, seconds, pace * first.base_s)
+
+
+def rest_s(found: Plan, pace: float = 1.0) -> float:
+    """Seconds of all that comes after the base."""
+    replay_s = found.train_tokens * found.replay.share * 96 / 110 / SPEED.generate_tokens_per_s
+    trained_s = (1 + EXTRA_STEPS) * found.train_tokens / SPEED.train_tokens_per_s
+    return found.after_s * pace + (trained_s + replay_s) * max(1.0, pace)
+
+
+def test_a_base_that_was_as_quick_as_planned_leaves_the_margin_to_training() -> None:
+    first = planned(10, TO_CHOOSE)
+    assert first.evidence_s == pytest.approx(first.base_s + first.after_s + EXTRA_STEPS * first.train_s, abs=0.2)
+    _, found = replanned(10, 1.0, 600 - first.base_s)
+    assert found.train_tokens > first.train_tokens
+    assert rest_s(found) == pytest.approx(KNOWN_MARGIN * (600 - first.base_s), rel=0.01)
+    assert found.epochs == pytest.approx(first.epochs * found.train_tokens / first.train_tokens, abs=2e-3)
+    assert found.replay.answers > first.replay.answers
+    same = ("evidence", "speed", "lr", "probe", "field_tokens", "base_s", "after_s", "notes")
+    assert all(getattr(found, name) == getattr(first, name) for name in same)
+
+
+@pytest.mark.parametrize("pace", [0.8, 1.3])
+def test_what_is_left_is_taken_to_need_what_the_base_needed(pace: float) -> None:
+    _, found = replanned(10, pace, 500)
+    assert rest_s(found, pace) == pytest.approx(KNOWN_MARGIN * 500, rel=0.01)
+
+
+def test_a_base_that_took_no_time_because_it_was_known_does_not_make_the_rest_free() -> None:
+    _, found = replanned(10, 0.05, 500)
+    assert found == replanned(10, QUICKEST, 500)[1]
+    assert found != replanned(10, 1.0, 500)[1]
+    assert replanned(10, 9.0, 500)[1] == replanned(10, SLOWEST, 500)[1]
+
+
+def test_a_base_that_took_all_of_the_time_leaves_sixteen_small_steps() -> None:
+    first, found = replanned(10, 2.0, 0.0)
+    assert found.train_tokens == FEWEST_STEPS * SMALLEST_STEP < first.train_tokens
+    assert (found.steps, found.step_tokens) == (FEWEST_STEPS, SMALLEST_STEP)
+
+
+@pytest.mark.parametrize("options", [{"tokens": 30_000}, {"evidence": "none"}])
+def test_given_tokens_and_runs_without_evidence_are_not_planned_again(options: Any) -> None:
+    first, found = replanned(10, 0.8, 500, **options)
+    assert found == first
+
+
+def test_more_time_than_the_epochs_need_is_left() -> None:
+    first, found = replanned(10, 1.0, 60_000, max_epochs=1)
+    assert found.train_tokens == int(200_000 / 0.85) > first.train_tokens
+    assert found.epochs == 1

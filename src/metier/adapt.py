@@ -12,6 +12,7 @@ from metier.evidence import conclude, facts, measure, planning
 from metier.evidence.measure import Before
 from metier.evidence.stored import hashes
 from metier.evidence.subject import Subject
+from metier.evidence.written import replay_of
 from metier.field import Training, beside_field, save_trained, train_field, write_config
 from metier.models.device import chosen
 from metier.models.encoding import Encoder
@@ -96,16 +97,22 @@ def adapt(
         say.say(line)
     begin(run, origin)
     with recorded(run, new=resume is None):
-        planned = parallel.from_first(read_plan(run)) or planning.make_plan(
-            subject.base, subject.reader, split, settings, started
-        )
+        planned, sizes = parallel.from_first(read_plan(run)), None
+        if planned is None:
+            planned, sizes = planning.make_plan(subject.base, subject.reader, split, settings, started)
         parallel.require_documents(first_steps(subject, split, planned))
         for line in planning.plan_lines(planned):
             say.say(line)
         write_beginning(run, origin, corpus, split, planned, threads)
-        before = measure.base_arm(subject, split.test, split.unit, planned.evidence, planned.replay)
-        leaks = measure.leaks_of(subject, split, before.replay, planned.replay)
-        beside = beside_field(subject, split, planned, before.replay)
+        before = measure.base_arm(subject, split.test, split.unit, planned.evidence)
+        if sizes:  # a run that goes on keeps the plan that it has
+            first, planned = planned, planning.after_base(planned, sizes, settings, started, before.seconds)
+            if planned != first:
+                write_plan(run, planned, threads)
+                say.say(planning.after_base_line(planned, before.seconds))
+        replay = replay_of(subject, planned.replay)
+        leaks = measure.leaks_of(subject, split, replay.answers, planned.replay)
+        beside = beside_field(subject, split, planned, replay.answers)
         journal = open_journal(run, origin, planned, started, say)
         field = train_field(subject, split, planned, beside, journal)
         save_trained(subject)
@@ -125,10 +132,8 @@ def adapt(
             ),
             "data": facts.data_facts(corpus, split, trained.n_tokens),
             "vocabulary": vocabulary_facts(subject, split),
-            "training": facts.training_facts(
-                trained, planned, before.replay_seconds, field.probe, field.mix, field.rate
-            ),
-            "cost": facts.cost(trained, field.rate, before.replay_seconds, seconds, journal.elapsed_s),
+            "training": facts.training_facts(trained, planned, replay.seconds, field.probe, field.mix, field.rate),
+            "cost": facts.cost(trained, field.rate, replay.seconds, seconds, journal.elapsed_s),
             "evidence": hashes(run),
         }
         write_json(run.results, results)
@@ -211,11 +216,15 @@ def write_beginning(
     run: RunFolder, origin: Origin, corpus: Corpus, split: Split, planned: Plan, threads: Threads
 ) -> None:
     if not run.plan.exists():
-        write_json(run.plan, {**asdict(planned), "threads": asdict(threads)})
+        write_plan(run, planned, threads)
     write_config(run, from_mapping(origin.settings), planned, planned.lr)
     write_json(run.environment, environment())
     write_json(run.splits, split.as_json())
     write_json(run.ledger, corpus.ledger.as_json())
+
+
+def write_plan(run: RunFolder, planned: Plan, threads: Threads) -> None:
+    write_json(run.plan, {**asdict(planned), "threads": asdict(threads)})
 
 
 def settle(ledger: Ledger, split: Split, field: Training, before: Before, encoder: Encoder) -> None:

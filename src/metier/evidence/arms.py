@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from metier.evidence.kept_scores import General, ScoreCache
 from metier.evidence.score import Items, Record, score_documents, score_field, score_general
-from metier.models.decoding import continue_all
 from metier.models.encoding import Encoded, Encoder
-from metier.models.generate import Answer
+from metier.models.generate import Answer, Prompt
 from metier.models.packing import PackReader
 from metier.progress import Progress
 from metier.runs import RunFolder, write_jsonl
 from metier.sources.examples import Example
 
 ArmName = Literal["base", "adapted"]
-CONTINUED_CHARACTERS = 200  # of a plain text are shown; the model continues them
-CONTINUED_TOKENS = 48
+CONTINUED_CHARACTERS = 200  # of a plain text are shown; the model goes on
 
 
 @dataclass(frozen=True)
@@ -69,31 +67,21 @@ def nll_per_token(reader: PackReader, documents: Sequence[Encoded], pack_tokens:
     return sum(s.nll for s in scored) / max(1, sum(s.tokens for s in scored))
 
 
-def field_samples(
-    model: Any, encoder: Encoder, examples: Sequence[Example], max_new_tokens: int
-) -> list[tuple[str, str, str]]:
-    """(request, reference, the model's answer) of held-out examples; a plain text is begun and the model goes on."""
-    prompts, requests, references, limits = [], [], [], []
+def shown_prompts(encoder: Encoder, examples: Sequence[Example], max_new_tokens: int) -> list[tuple[Prompt, str]]:
+    """(what a model is asked, the reference) of held-out examples; a plain text is begun and the model goes on."""
+    room = encoder.window - max_new_tokens
+    found = []
     for example in examples:
         if example.is_chat:
             last = max(i for i, m in enumerate(example.messages) if m.role == "assistant")
-            prompts.append(encoder.prompt_ids(example.messages[:last]))
-            requests.append(example.messages[last - 1].content if last else "")
-            references.append(example.messages[last].content)
-            limits.append(max_new_tokens)
+            ids = encoder.prompt_ids(example.messages[:last])
+            request, reference = example.messages[last - 1].content if last else "", example.messages[last].content
         else:
             opening, rest = _cut_at_space(example.text, CONTINUED_CHARACTERS)
-            prompts.append(encoder.opening_ids(opening))
-            requests.append(opening + " …")
-            references.append(_cut_at_space(rest, CONTINUED_CHARACTERS)[0])
-            limits.append(CONTINUED_TOKENS)
-    room = encoder.window - max(limits, default=0)
-    prompts = [prompt[-room:] for prompt in prompts]
-    answers = continue_all(model, prompts, max(limits), encoder.ends) if prompts else []
-    return [
-        (request, reference, encoder.tokenizer.decode(ids[:limit], skip_special_tokens=True).strip())
-        for request, reference, ids, limit in zip(requests, references, answers, limits, strict=True)
-    ]
+            ids = encoder.opening_ids(opening)
+            request, reference = opening + " …", _cut_at_space(rest, CONTINUED_CHARACTERS)[0]
+        found.append((Prompt(request, ids[-room:]), reference))
+    return found
 
 
 def _cut_at_space(text: str, n_characters: int) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """What changed inside: the weights of every decoder layer, and what leaves it on the field and on general text."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,9 +13,9 @@ from metier.evidence.score import Record
 from metier.models.adapters import disabled, layer_of, layer_sizes
 from metier.models.encoding import Encoded
 from metier.models.methods import decoder_layers
-from metier.models.packing import PackReader, divide, pack
+from metier.models.packing import Pack, PackReader, divide, pack
 
-READ_TOKENS = 512  # of each kind of text
+READ_TOKENS = 256  # of each kind of text
 
 
 def layer_changes(reader: PackReader, field: Sequence[Encoded], texts: Sequence[Encoded]) -> list[Record]:
@@ -45,16 +45,16 @@ def _states_moved(reader: PackReader, documents: Sequence[Encoded]) -> list[floa
     numbered = (replace(d, item=str(i), rejected=()) for i, d in enumerate(documents))
     batch = pack(next(divide(numbered, READ_TOKENS)), with_end=False)
     with disabled(reader.model):
-        before = _states(reader, lambda: reader.token_nll(batch))
-    after = _states(reader, lambda: reader.token_nll(batch))
+        before = _states(reader, batch)
+    after = _states(reader, batch)
     return [float(((b - a).norm(dim=-1) / a.norm(dim=-1)).mean()) for a, b in zip(before, after, strict=True)]
 
 
-def _states(reader: PackReader, read: Callable[[], object]) -> list[Tensor]:
-    """(T, H) that leaves each decoder layer while `read` runs."""
+def _states(reader: PackReader, batch: Pack) -> list[Tensor]:
+    """(T, H) that leaves each decoder layer when the pack is read."""
     states: list[Tensor] = []
     with _heard(decoder_layers(reader.inner)[1], states):
-        read()
+        reader.states(batch)
     return states
 
 

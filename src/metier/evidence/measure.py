@@ -8,7 +8,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from metier.evidence.arms import Arm, ArmName, field_samples, nll_per_token, score_arm, write_arm
+from metier.evidence.arms import Arm, ArmName, nll_per_token, score_arm, shown_prompts, write_arm
 from metier.evidence.kept import KeptBase, read_base, write_base
 from metier.evidence.kept_scores import ScoreCache
 from metier.evidence.layers import layer_changes
@@ -17,11 +17,11 @@ from metier.evidence.score import Items, Passage, Record, encode_items
 from metier.evidence.statistics import bits_per_byte, expected_detectable
 from metier.evidence.stored import Facts, write_facts
 from metier.evidence.subject import Subject
-from metier.evidence.written import answers_of, kept_answers, written_for_replay
+from metier.evidence.written import ANSWER_TOKENS, answers_of, kept_answers
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoded, Encoder
-from metier.models.generate import Answer
-from metier.models.packing import PackReader
+from metier.models.generate import Answer, Prompt, prompts_of
+from metier.models.packing import PackReader, divide
 from metier.ranks import this_rank
 from metier.runs import write_jsonl
 from metier.sources import general
@@ -38,9 +38,11 @@ from metier.training.probe import JUDGED_ROWS, Judge
 from metier.training.replay import ReplayPlan
 
 SHOWN_FIELD = 4  # held-out rows answered by both models, for the reader
-SHOWN_TOKENS = 64  # of their answers
-PROBE_ROWS = 16
+PROBE_TOKENS = 512
 HARDLY_ANY = 0.5  # of the bits of the base: no adapter gains as much
+
+Sample = tuple[str, str, str]
+"""(request, reference, a model's answer) of a held-out example"""
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,10 @@ class Before:
 
     items: Items
     base: Arm
-    replay: list[Answer]  # what the base wrote for it
     requests: tuple[Request, ...]
-    shown: tuple[Example, ...]
-    samples: list[tuple[str, str, str]]
+    samples: list[Sample]
     foretold: float | None  # share of the base's bits: the smallest gain that the set was expected to show
     seconds: float
-    replay_seconds: float  # of writing the replay, which belongs to training
     preferences: list[Record] = field(default_factory=list)
 
     def field_by_example(self) -> Iterator[tuple[str, list[Encoded]]]:
@@ -64,25 +63,25 @@ class Before:
             yield example.id, [d for d in self.items.field_documents if d.item == example.id]
 
 
-def base_arm(
-    subject: Subject, held_out: Sequence[Example], unit: Unit, evidence: EvidencePlan, wanted: ReplayPlan | None = None
-) -> Before:
+def base_arm(subject: Subject, held_out: Sequence[Example], unit: Unit, evidence: EvidencePlan) -> Before:
     """Answer, score and write the base arm, or read back what a run that was killed had written of it whole; say what
-    the held-out set can show. wanted: what the base writes for replay."""
+    the held-out set can show."""
     started = time.monotonic()
     encoder, settings, say = subject.encoder, subject.settings, subject.say
     requests = general.measured_requests()[: evidence.requests]
+    field = subset(read_alike(subject, held_out), evidence.field_items, settings.seed)
+    shown = shown_prompts(encoder, field[:SHOWN_FIELD], ANSWER_TOKENS)
     kept = parallel.from_first(read_base(subject.run))
     if kept:
-        replay, own = kept.replay, kept.own
+        own = kept.own
     else:
-        # Two calls, so that the replay, and the adapter with it, does not depend on how much is measured.
-        replay = written_for_replay(subject, wanted) if wanted else []
-        replay_s = time.monotonic() - started
-        own = kept_answers(subject, [r.request for r in requests])
+        # Those that a strength is chosen by are kept for then, so that they take no batch of their own.
+        asked = [r.request for r in (*requests, *general.probe_requests()[: evidence.choosing.requests])]
+        answers = kept_answers(subject, asked, [prompt for prompt, _ in shown])
+        own, samples = answers[: len(requests)], _samples_of(shown, answers[len(asked) :])
     items = encode_items(
         encoder,
-        subset(read_alike(subject, held_out), evidence.field_items, settings.seed),
+        field,
         (*general.own_texts(settings.general).measured, *general.measured_texts()[: evidence.texts])
         if evidence.texts
         else (),
@@ -90,19 +89,20 @@ def base_arm(
         [a.answer for a in own],
         general.choices()[: evidence.choices],
     )
-    shown = items.field[:SHOWN_FIELD]
     if not kept:
-        arm, samples, pairs = _score_base(subject, items, _with_good_tokens(encoder, requests, own), shown)
-        kept = KeptBase(arm, replay, own, samples, pairs, time.monotonic() - started - replay_s, replay_s)
+        arm, pairs = _score_base(subject, items, _with_good_tokens(encoder, requests, own))
+        kept = KeptBase(arm, own, samples, pairs, time.monotonic() - started)
         if this_rank().is_first:
             write_base(subject.run, kept)
     foretold = foretold_detectable(kept.arm)
     if items.field:
         say.say(detectable_line(kept.arm, unit, foretold))
     write_jsonl(subject.run.evidence / "passages.jsonl", [_text_of(passage) for passage in items.passages])
-    return Before(
-        items, kept.arm, replay, requests, shown, kept.samples, foretold, kept.seconds, kept.replay_s, kept.preferences
-    )
+    return Before(items, kept.arm, requests, kept.samples, foretold, kept.seconds, kept.preferences)
+
+
+def _samples_of(shown: Sequence[tuple[Prompt, str]], answers: Sequence[Answer]) -> list[Sample]:
+    return [(p.request, reference, a.answer) for (p, reference), a in zip(shown, answers, strict=True)]
 
 
 def _text_of(passage: Passage) -> Record:
@@ -125,18 +125,15 @@ def leaks_of(subject: Subject, split: Split, replay: Sequence[Answer], wanted: R
     return found
 
 
-def _score_base(
-    subject: Subject, items: Items, answers: Sequence[tuple[str, int, Answer]], shown: Sequence[Example]
-) -> tuple[Arm, list[tuple[str, str, str]], list[Record]]:
-    """The base's arm, its samples, and its held-out pairs of answers."""
+def _score_base(subject: Subject, items: Items, answers: Sequence[tuple[str, int, Answer]]) -> tuple[Arm, list[Record]]:
+    """The base's arm, and its held-out pairs of answers."""
     reader, say = subject.reader, subject.say
     say.begin("base model reads the evidence", items.n_tokens)
     with disabled(reader.model):
         arm = score_arm(reader, items, answers, subject.settings.pack_tokens, say, score_cache(subject))
         preferences = _preferences(subject, reader, items, "base")
-        samples = field_samples(reader.model, subject.encoder, shown, SHOWN_TOKENS)
     say.end()
-    return arm, samples, preferences
+    return arm, preferences
 
 
 def score_cache(subject: Subject) -> ScoreCache:
@@ -182,7 +179,7 @@ class After:
     """The adapted model, measured on the items of `Before`."""
 
     adapted: Arm
-    samples: list[tuple[str, str, str]]
+    samples: list[Sample]
     seconds: float
     preferences: list[Record] = field(default_factory=list)
 
@@ -193,21 +190,26 @@ def adapted_arm(subject: Subject, reader: PackReader, before: Before) -> After:
     started = time.monotonic()
     encoder, say = subject.adapted_encoder, subject.say
     items = before.items if subject.new_tokens is None else before.items.read_with(encoder)
-    requests = [r.request for r in before.requests]
-    say.begin("adapted model answers the same requests", len(requests))
-    answers = answers_of(reader.model, encoder, requests, say)
+    n_requests = len(before.requests)
+    shown = shown_prompts(encoder, before.items.field[:SHOWN_FIELD], ANSWER_TOKENS)
+    prompts = [*prompts_of(encoder, [r.request for r in before.requests]), *(prompt for prompt, _ in shown)]
+    say.begin("adapted model answers the same requests", len(prompts))
+    answers = answers_of(reader.model, encoder, prompts, say)
     say.begin("adapted model reads the same evidence", items.n_tokens)
     arm = score_arm(
-        reader, items, _with_good_tokens(encoder, before.requests, answers), subject.settings.pack_tokens, say
+        reader,
+        items,
+        _with_good_tokens(encoder, before.requests, answers[:n_requests]),
+        subject.settings.pack_tokens,
+        say,
     )
     preferences = _preferences(subject, reader, items, "adapted")
-    samples = field_samples(reader.model, encoder, before.shown, SHOWN_TOKENS)
     say.end()
     write_arm(subject.run, "adapted", arm)
     if isinstance(reader.model, PeftModel) and items.field_documents and items.text_documents:
         changes = layer_changes(reader, items.field_documents, items.text_documents)
         write_jsonl(subject.run.evidence / "layers.jsonl", changes)
-    return After(arm, samples, time.monotonic() - started, preferences)
+    return After(arm, _samples_of(shown, answers[n_requests:]), time.monotonic() - started, preferences)
 
 
 def _with_good_tokens(
@@ -256,12 +258,11 @@ def require_renderable(encoder: Encoder, examples: Sequence[Example]) -> None:
 
 
 class Probe:
-    """Rows of the select half, read before and after training: what moved, on the same rows."""
+    """A few rows of the select half, read before and after training: what moved, on the same rows."""
 
-    def __init__(self, encoder: Encoder, examples: Sequence[Example]) -> None:
-        chosen = examples[:PROBE_ROWS]
-        self.n_rows = len(chosen)
-        self.documents = [d for e in chosen for d in encoder.encode(e)[:1]]
+    def __init__(self, encoder: Encoder, examples: Iterable[Example]) -> None:
+        self.documents = next(divide((d for e in examples for d in encoder.encode(e)[:1]), PROBE_TOKENS), [])
+        self.n_rows = len(self.documents)
 
     def nll_per_token(self, reader: PackReader, pack_tokens: int) -> float:
         """Nats per scored token."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from metier.errors import DataError
-from metier.evidence.measure import probe_answers
+from metier.evidence.layers import READ_TOKENS
+from metier.evidence.measure import PROBE_TOKENS, SHOWN_FIELD, probe_answers
 from metier.evidence.score import encode_items
 from metier.evidence.select_half import has_dial
 from metier.evidence.written import ANSWER_TOKENS, WRITTEN_TOKENS
@@ -20,7 +21,7 @@ from metier.sources.examples import Example
 from metier.sources.split import Split
 from metier.training import parallel
 from metier.training.mix import scarcest
-from metier.training.plan import Plan, Sizes, plan
+from metier.training.plan import Plan, Sizes, plan, replan
 from metier.training.replay import kind_of
 from metier.training.speed import Speed, measure_speed
 
@@ -28,14 +29,24 @@ SAMPLED = 64  # rows encoded to learn how long rows are
 DISTANCE_TOKENS = 512  # read of the field, and of general texts, to learn how far apart they are
 
 
-def make_plan(base: BaseModel, reader: PackReader, split: Split, settings: Settings, started: float) -> Plan:
+def make_plan(
+    base: BaseModel, reader: PackReader, split: Split, settings: Settings, started: float
+) -> tuple[Plan, Sizes]:
     """Measure this machine for a few seconds and divide what is left of the minutes since `started` (monotonic, s)."""
     sizes, speed = measure_machine(base.encoder, reader, split.train, split.test, settings)
     if has_dial(settings):
         sizes = to_choose_by(sizes, len(split.select))
-    seconds = settings.minutes * 60 - (time.monotonic() - started)
     lr = learning_rate(base.n_parameters, settings.method, preferences=bool(sizes.pairs))
-    return parallel.from_first(plan(settings, sizes, speed, seconds, lr))
+    return parallel.from_first((plan(settings, sizes, speed, seconds_left(settings, started), lr), sizes))
+
+
+def seconds_left(settings: Settings, started: float) -> float:
+    return settings.minutes * 60 - (time.monotonic() - started)
+
+
+def after_base(planned: Plan, sizes: Sizes, settings: Settings, started: float, base_s: float) -> Plan:
+    """The plan with the tokens that fit what is left of the minutes, now that the base was measured in base_s."""
+    return parallel.from_first(replan(planned, settings, sizes, seconds_left(settings, started), base_s))
 
 
 def to_choose_by(sizes: Sizes, n_select: int) -> Sizes:
@@ -80,6 +91,8 @@ def measure_machine(
         probe_tokens=sum(len(d.ids) for d in probe_answers(encoder)),
         pairs=sum(bool(example.rejected) for example in train),
         document_tokens=round(_mean(d.n_tokens for d in documents)),
+        shown=min(SHOWN_FIELD, len(test)),
+        looked_at_tokens=2 * PROBE_TOKENS + 4 * READ_TOKENS,  # of two kinds of text, by two models
     )
     return sizes, measure_speed(reader, documents, items.text_documents, settings.pack_tokens, ANSWER_TOKENS)
 
@@ -116,6 +129,13 @@ def plan_lines(planned: Plan) -> list[str]:
         _rate_line(planned),
         *(f"note: {note}" for note in planned.notes),
     ]
+
+
+def after_base_line(planned: Plan, base_s: float) -> str:
+    return (
+        f"the base was measured in {base_s:.0f} s, planned {planned.base_s:.0f}: {planned.train_tokens:,} tokens in "
+        f"{planned.steps} steps fit the time that is left"
+    )
 
 
 def _choosing_lines(planned: Plan) -> list[str]:

@@ -2,7 +2,7 @@
 
 A loop of our own, for what it leaves out: what all prompts begin with (system prompt, template) is read once, and the
 rest in groups of like length, so that little of it is padding; keys and values have room for all tokens from the start
-(grown by joining, they are copied whole at every token); and rows that have ended leave the batch.
+(grown by joining, they are copied whole at every token); and rows that have ended leave the batch, by eights.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,7 +14,10 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 DROP_SHARE = 0.75  # of the rows: when fewer still run, the others are dropped, which copies what is kept
-READ_AT_ONCE = 16  # prompts; the shortest of them is padded to the longest
+READ_AT_ONCE = 8  # prompts; the shortest of them is padded to the longest
+ROWS = 8
+"""A batch of more than a few rows has a multiple of so many, the last of them copies: a product of 15 rows takes as
+long as one of 32 (docs/log.md)."""
 
 
 class _Room(DynamicLayer):  # type: ignore[misc]
@@ -67,19 +70,22 @@ def continue_all(
     """Continuations up to and with one of the tokens that end them. chances: for each prompt a generator on the CPU, by
     which its tokens are sampled at temperature 1, or None, and they are the likeliest; without, all are."""
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
+    n_copies = _n_rows(len(prompts)) - len(prompts)
+    order += order[-1:] * n_copies  # of the shortest prompt
     longest = len(prompts[order[0]])
     n_tokens = longest + max_new_tokens
     ending = torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
-    layers = [_Room(len(prompts), n_tokens) for _ in range(model.config.get_text_config().num_hidden_layers)]
+    layers = [_Room(len(order), n_tokens) for _ in range(model.config.get_text_config().num_hidden_layers)]
     cache = Cache(layers=layers)
     logits, mask, position_ids = _read(model, [prompts[row] for row in order], n_tokens, cache)
     continuations: list[list[int]] = [[] for _ in prompts]
     running = torch.tensor(order, device=model.device)  # the prompt of each row
-    open_rows = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
+    open_rows = torch.arange(len(order), device=model.device) < len(prompts)
     for length in range(longest + 1, n_tokens + 1):
         ids = logits.argmax(-1, keepdim=True)
         if chances:
-            _sample(ids, logits, [chances[row] for row in running.tolist()])
+            rows = zip(running.tolist(), open_rows.tolist(), strict=True)
+            _sample(ids, logits, [chances[row] if is_open else None for row, is_open in rows])
         for row, token, is_open in zip(running.tolist(), ids[:, 0].tolist(), open_rows.tolist(), strict=True):
             if is_open:
                 continuations[row].append(token)
@@ -87,14 +93,20 @@ def continue_all(
         if length == n_tokens or not bool(open_rows.any()):
             break
         position_ids = position_ids + 1
-        if int(open_rows.sum()) < DROP_SHARE * len(open_rows):
-            kept = open_rows.nonzero()[:, 0]
+        n_kept = _n_rows(int(open_rows.sum()))
+        if n_kept < DROP_SHARE * len(open_rows):
+            kept = (~open_rows).int().sort(stable=True).indices[:n_kept]  # those that run, and some that have ended
             for layer in layers:
                 layer.keep(kept)
             ids, mask, position_ids, running = ids[kept], mask[kept], position_ids[kept], running[kept]
             open_rows = open_rows[kept]
         logits = _logits(model, ids, mask[:, :length], position_ids, cache)
     return continuations
+
+
+def _n_rows(n_running: int) -> int:
+    """How many rows a batch has of which so many run."""
+    return n_running if n_running <= ROWS // 2 else -(-n_running // ROWS) * ROWS
 
 
 def _read(model: Any, prompts: Sequence[Sequence[int]], n_tokens: int, cache: Cache) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,7 +28,18 @@ class Answer:
     ended: bool
 
 
-@torch.no_grad()
+class Prompt(NamedTuple):
+    """What is answered: the request, as a person reads it, and the tokens that ask it."""
+
+    request: str
+    ids: Sequence[int]
+
+
+def prompts_of(encoder: Encoder, requests: Sequence[str]) -> list[Prompt]:
+    """Each request as the first turn of a conversation."""
+    return [Prompt(request, encoder.prompt_ids([Message("user", request)])) for request in requests]
+
+
 def answer_all(
     model: Any,
     encoder: Encoder,
@@ -37,25 +48,37 @@ def answer_all(
     progress: Progress | None = None,
     sampled: Collection[int] = (),
 ) -> list[Answer]:
-    """Answers in the order of the requests, each the first turn of a conversation: greedy, or, where its number is in
-    `sampled`, sampled at temperature 1 with a seed of the request's own."""
-    prompts = [encoder.prompt_ids([Message("user", request)]) for request in requests]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    """As `answer_prompts`, of requests that each begin a conversation."""
+    return answer_prompts(model, encoder, prompts_of(encoder, requests), max_new_tokens, progress, sampled)
+
+
+@torch.no_grad()
+def answer_prompts(
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    progress: Progress | None = None,
+    sampled: Collection[int] = (),
+) -> list[Answer]:
+    """Answers in the order of the prompts: greedy, or, where its number is in `sampled`, sampled at temperature 1 with
+    a seed of the request's own."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
     answers: dict[int, Answer] = {}
     was_training = model.training
     model.eval()
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        chances = [_chance(requests[i]) if i in sampled else None for i in rows] if sampled else ()
-        said = continue_all(model, [prompts[i] for i in rows], max_new_tokens, encoder.ends, chances)
+        chances = [_chance(prompts[i].request) if i in sampled else None for i in rows] if sampled else ()
+        said = continue_all(model, [prompts[i].ids for i in rows], max_new_tokens, encoder.ends, chances)
         for i, tokens in zip(rows, said, strict=True):
             ended = bool(tokens) and tokens[-1] in encoder.ends
             text = encoder.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-            answers[i] = Answer(requests[i], text, len(tokens), ended)
+            answers[i] = Answer(prompts[i].request, text, len(tokens), ended)
         if progress is not None:
             progress(len(answers), len(order))
     model.train(was_training)
-    return [answers[i] for i in range(len(requests))]
+    return [answers[i] for i in range(len(prompts))]
 
 
 def _chance(request: str) -> torch.Generator:

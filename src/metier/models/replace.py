@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from metier.models import attention
 from metier.models.fused import (
     ACTIVATIONS,
+    FEW_ROWS,
     Heads,
     Layer,
     fused_attention,
@@ -48,6 +49,7 @@ def replace_forwards(model: nn.Module) -> frozenset[str]:
     if not _is_written_for(model):
         return frozenset()
     agreed: dict[type, bool] = {}
+    _replace_head(model)
     for module in model.modules():
         fused = _fused_forward(module)
         if fused is None:
@@ -124,6 +126,21 @@ def _plain_layers(*modules: nn.Module) -> list[Layer] | None:
 def _lora_forward(self: LoraLinear, x: Tensor) -> Any:
     layer = plain_layer(self)
     return _own(self)(x) if layer is None else lora_linear(x, layer)
+
+
+def _replace_head(model: Any) -> None:
+    """What makes logits of hidden states, where it is a linear layer and no more."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if type(head) is nn.Linear:
+        head.forward = _head_forward.__get__(head)  # type: ignore[method-assign]
+
+
+def _head_forward(self: Any, x: Tensor) -> Any:
+    """As it is, but for the order of the product where rows are few."""
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) > FEW_ROWS or self.bias is not None or not is_plain(self.weight):
+        return _own(self)(x)
+    return torch.mm(self.weight, rows.t()).t().contiguous().view(*x.shape[:-1], -1)
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from metier.errors import RunError
 from metier.runs import RunFolder, read_json
@@ -21,7 +22,10 @@ from metier.training.trajectory import EXTRA_STEPS, SHARES
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
 MARGIN = 0.8  # of the time is planned: shared machines grow slower after they were measured (docs/log.md)
-SUSTAINED = 1.3  # minutes of evidence take so many times what the measurement of a few seconds promises (docs/log.md)
+KNOWN_MARGIN = 0.9  # of what is left once the base was measured
+SUSTAINED = 1.1  # minutes of evidence take so many times what the measurement of a few seconds promises (docs/log.md)
+# What the rest is taken to need of what was planned for it: a base whose scores are kept says nothing of its time.
+QUICKEST, SLOWEST = 0.75, 2.0
 # Of fewer tokens each in a short run: sixteen steps of 512 did better than eight of 1,024 (docs/log.md).
 FEWEST_STEPS = 16
 SMALLEST_STEP = 512  # tokens
@@ -53,6 +57,8 @@ class Sizes:
     own_kind: Kind | None = None  # of the user's general texts that are there to be replayed
     distance: float = 1.0  # the base's bits per byte on the field over those on general text
     document_tokens: int = 0  # of a row to train on, or of a window of a long text
+    shown: int = 0  # held-out rows that both models answer for the reader
+    looked_at_tokens: int = 0  # read beside all these, to see what training moved
 
 
 DIVERGENCE_TEXTS = 8  # of each kind whose divergence from the base is read, halfway and at the end
@@ -97,7 +103,7 @@ class EvidencePlan:
         return (
             self.field_items * sizes.field_tokens
             + self.texts * sizes.text_tokens
-            + sizes.own_text_tokens
+            + (sizes.own_text_tokens if self.texts else 0)
             + self.requests * sizes.request_tokens
             + self.choices * sizes.choice_tokens
         )
@@ -120,7 +126,9 @@ class Plan:
     evidence: EvidencePlan
     speed: Speed
     train_s: float
-    evidence_s: float
+    base_s: float  # of evidence_s, before training; and
+    after_s: float  # after it
+    evidence_s: float  # with what the trajectory takes beside training
     notes: tuple[str, ...]
 
     def shares(self, mined: float) -> dict[str, float]:
@@ -216,20 +224,31 @@ def _between(small: EvidencePlan, large: EvidencePlan, share: float, sizes: Size
 
 def evidence_seconds(evidence: EvidencePlan, sizes: Sizes, speed: Speed) -> float:
     """Both arms: scoring, and the answers that are generated; what is read to choose, and the base's answers there."""
-    generated = (2 * evidence.requests + evidence.choosing.requests) * sizes.answer_tokens
-    read = 2 * evidence.score_tokens(sizes) + evidence.choosing.score_tokens(sizes)
-    return read / speed.score_tokens_per_s + generated / speed.generate_tokens_per_s
+    return base_seconds(evidence, sizes, speed) + after_seconds(evidence, sizes, speed)
+
+
+def base_seconds(evidence: EvidencePlan, sizes: Sizes, speed: Speed) -> float:
+    """Of them, those of the base's arm, which is measured before training."""
+    generated = _answered(evidence, sizes) + evidence.choosing.requests * sizes.answer_tokens
+    return evidence.score_tokens(sizes) / speed.score_tokens_per_s + generated / speed.generate_tokens_per_s
+
+
+def after_seconds(evidence: EvidencePlan, sizes: Sizes, speed: Speed) -> float:
+    read = evidence.score_tokens(sizes) + evidence.choosing.score_tokens(sizes)
+    read += sizes.looked_at_tokens if evidence.field_items else 0
+    return read / speed.score_tokens_per_s + _answered(evidence, sizes) / speed.generate_tokens_per_s
+
+
+def _answered(evidence: EvidencePlan, sizes: Sizes) -> int:
+    """Tokens that one model writes."""
+    return (evidence.requests + min(sizes.shown, evidence.field_items)) * sizes.answer_tokens
 
 
 def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: float) -> Plan:
     """Divide `seconds` between training and evidence, or take the tokens that the settings name."""
     seconds = MARGIN * max(0.0, seconds)
-    # Tasks mined from texts are conversations: trained on them, a model forgets as on answers (docs/log.md).
-    kind: Kind = "answers" if settings.mined and sizes.kind == "text" else sizes.kind
-    share = default_share(kind, sizes.distance) if settings.replay == BY_DATA else settings.replay
-    of_field = 1 - share - settings.mined
-    most = int(sizes.train_tokens * settings.max_epochs / of_field)
-    smallest = smallest_step(settings, sizes.document_tokens)
+    share = default_share(_kind(settings, sizes), sizes.distance) if settings.replay == BY_DATA else settings.replay
+    fewest, most = _bounds(settings, sizes, share)
     if settings.tokens:
         train_tokens = settings.tokens
         probe = _probe(settings, sizes, min(train_tokens, most), lr)
@@ -237,13 +256,10 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         evidence = evidence_plan(settings.evidence, sizes, speed, left, limit=left)
     else:
         wanted = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE
-        shortest = (1 + EXTRA_STEPS) * min(FEWEST_STEPS * smallest, most) / speed.train_tokens_per_s
+        shortest = (1 + EXTRA_STEPS) * fewest / speed.train_tokens_per_s
         evidence = evidence_plan(settings.evidence, sizes, speed, seconds * wanted, limit=seconds - shortest)
         left = seconds - evidence_seconds(evidence, sizes, speed)
-        replay_cost = (
-            share * sizes.written_tokens / TOKENS_PER_ANSWER / speed.generate_tokens_per_s
-        )  # seconds a training token
-        per_token = (1 + _beside(evidence)) / speed.train_tokens_per_s + replay_cost
+        per_token = _seconds_per_token(evidence, sizes, speed, share)
         # The probe's time is taken from the run's own: planned for what is left then, it stays within its share.
         probe = _probe(settings, sizes, min(left / per_token / (1 + MAX_SHARE), most), lr)
         left -= _cost(probe) / speed.train_tokens_per_s
@@ -254,30 +270,78 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
     if train_tokens > most:
         notes.append(f"the field is trained {settings.max_epochs} times over, no more: {most:,} tokens suffice")
         train_tokens = most
-    floor = min(FEWEST_STEPS * smallest, most)
-    if train_tokens < floor and not settings.tokens:
+    if train_tokens < fewest and not settings.tokens:
         notes.append(f"{seconds:.0f} s are too few for {FEWEST_STEPS} steps; it will take longer")
-        train_tokens = floor
-    step_tokens = step_size(train_tokens, settings, smallest)
-    return Plan(
-        train_tokens=train_tokens,
-        steps=max(1, round(train_tokens / step_tokens)),
-        step_tokens=step_tokens,
-        epochs=round(train_tokens * of_field / max(1, sizes.train_tokens), 3),
+        train_tokens = fewest
+    planned = Plan(
+        **_of_tokens(train_tokens, settings, sizes, share),
         field_tokens=sizes.train_tokens,
         lr=settings.lr or lr,
         lr_from=_lr_from(settings, sizes, probe),
         probe=probe,
-        replay=plan_replay(train_tokens, share, share_of_yours(sizes.own_kind), kind, sizes.replay_requests),
         distance=round(sizes.distance, 3),
         evidence=evidence,
         speed=speed,
-        train_s=round((train_tokens + _cost(probe)) / speed.train_tokens_per_s, 1),
-        evidence_s=round(
-            evidence_seconds(evidence, sizes, speed) + _beside(evidence) * train_tokens / speed.train_tokens_per_s, 1
-        ),
+        train_s=0.0,
+        base_s=base_seconds(evidence, sizes, speed),
+        after_s=after_seconds(evidence, sizes, speed),
+        evidence_s=0.0,
         notes=tuple(notes),
     )
+    return _timed(planned)
+
+
+def replan(planned: Plan, settings: Settings, sizes: Sizes, seconds: float, base_s: float) -> Plan:
+    """The plan with as many tokens as fit into `seconds`, now that the base was measured, in base_s: what is left of
+    the evidence takes as much longer or shorter than planned. Tokens that the settings name stay what they are."""
+    if settings.tokens or not planned.base_s:
+        return planned
+    pace = min(SLOWEST, max(QUICKEST, base_s / planned.base_s))
+    share = planned.replay.share
+    per_token = _seconds_per_token(planned.evidence, sizes, planned.speed, share) * max(1.0, pace)
+    left = KNOWN_MARGIN * seconds - pace * planned.after_s - _cost(planned.probe) / planned.speed.train_tokens_per_s
+    fewest, most = _bounds(settings, sizes, share)
+    train_tokens = min(most, max(fewest, int(left / per_token)))
+    return _timed(replace(planned, **_of_tokens(train_tokens, settings, sizes, share)))
+
+
+def _kind(settings: Settings, sizes: Sizes) -> Kind:
+    """Tasks mined from texts are conversations: trained on them, a model forgets as on answers (docs/log.md)."""
+    return "answers" if settings.mined and sizes.kind == "text" else sizes.kind
+
+
+def _bounds(settings: Settings, sizes: Sizes, share: float) -> tuple[int, int]:
+    """(fewest tokens that make enough steps, most that the epochs allow). share: of the replay."""
+    most = int(sizes.train_tokens * settings.max_epochs / (1 - share - settings.mined))
+    return min(FEWEST_STEPS * smallest_step(settings, sizes.document_tokens), most), most
+
+
+def _seconds_per_token(evidence: EvidencePlan, sizes: Sizes, speed: Speed, share: float) -> float:
+    """Of training, with its trajectory and the writing of its replay."""
+    replay_s = share * sizes.written_tokens / TOKENS_PER_ANSWER / speed.generate_tokens_per_s
+    return (1 + _beside(evidence)) / speed.train_tokens_per_s + replay_s
+
+
+def _of_tokens(train_tokens: int, settings: Settings, sizes: Sizes, share: float) -> dict[str, Any]:
+    """What of the plan follows from the tokens to train. share: of the replay."""
+    step_tokens = step_size(train_tokens, settings, smallest_step(settings, sizes.document_tokens))
+    of_field = train_tokens * (1 - share - settings.mined)
+    kind, yours = _kind(settings, sizes), share_of_yours(sizes.own_kind)
+    return {
+        "train_tokens": train_tokens,
+        "steps": max(1, round(train_tokens / step_tokens)),
+        "step_tokens": step_tokens,
+        "epochs": round(of_field / max(1, sizes.train_tokens), 3),
+        "replay": plan_replay(train_tokens, share, yours, kind, sizes.replay_requests),
+    }
+
+
+def _timed(planned: Plan) -> Plan:
+    """With the seconds that training and evidence are expected to take."""
+    rate = planned.speed.train_tokens_per_s
+    evidence_s = planned.base_s + planned.after_s + _beside(planned.evidence) * planned.train_tokens / rate
+    train_s = (planned.train_tokens + _cost(planned.probe)) / rate
+    return replace(planned, train_s=round(train_s, 1), evidence_s=round(evidence_s, 1))
 
 
 def _probe(settings: Settings, sizes: Sizes, train_tokens: float, lr: float) -> ProbePlan | None:
