@@ -59,8 +59,8 @@ def test_an_answer_costs_its_prompt_at_the_rate_of_scoring_and_a_step_for_each_f
     def generate(_: object, prompts: list[list[int]], n: int, **__: object) -> None:
         nonlocal clock
         assert prompts == [[1]] * 60
-        clock += 0.25 * n
+        clock += 3.0 + 0.25 * n
 
     monkeypatch.setattr(speed, "continue_all", generate)
     found = speed._generate_rate(PackReader(tiny_model()), 64, score_tokens_per_s=600)
-    assert found == pytest.approx(60 * 64 / (60 * 48 / 600 + 63 * 0.25))
+    assert found == pytest.approx(60 * 64 / (60 * 26 / 600 + 63 * 0.25))

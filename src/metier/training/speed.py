@@ -16,8 +16,8 @@ from metier.training.sharding import sharded
 FIRST_PACK = 512  # tokens
 SOON = 1.0  # s
 GENERATE_ROWS = 60
-GENERATE_PROMPT = 48  # tokens: a request in a chat template with its system prompt
-GENERATE_STEPS = 6  # timed, of which the first reads prompts of a token
+GENERATE_PROMPT = 26  # tokens read of each: a request and its template; the system prompt is read once for all
+GENERATE_STEPS = 6  # timed, after prompts of a token
 
 Timed = tuple[Callable[[], object], int]  # what is timed, and the tokens of its documents, shared ones in each
 
@@ -88,9 +88,12 @@ def _tokens_per_s(timed: Callable[[int], Timed], pack_tokens: int) -> float:
 
 def _generate_rate(reader: PackReader, answer_tokens: int, score_tokens_per_s: float) -> float:
     """Generated tokens a second for a batch of answers of so many tokens, the reading of their prompts included."""
-    started = time.perf_counter()
-    continue_all(reader.model, [[1]] * GENERATE_ROWS, GENERATE_STEPS, ends=())
-    step_s = (time.perf_counter() - started) / GENERATE_STEPS
+    times = []
+    for n in (1, 1 + GENERATE_STEPS):
+        started = time.perf_counter()
+        continue_all(reader.model, [[1]] * GENERATE_ROWS, n, ends=())
+        times.append(time.perf_counter() - started)
+    step_s = max(1e-4, (times[1] - times[0]) / GENERATE_STEPS)
     prompts_s = GENERATE_ROWS * GENERATE_PROMPT / score_tokens_per_s
     return GENERATE_ROWS * answer_tokens / (prompts_s + (answer_tokens - 1) * step_s)
 
