@@ -191,7 +191,7 @@ def test_the_windows_of_a_text_that_the_budget_did_not_reach_count_as_read_only(
     ledger.add_file(FileRead("a.txt", "ok", "", len(text), len(text), 1))
     ledger.add("a.txt", len(text), 0, len(text))
     trained = Trained(windows={("a.txt", 0): first.n_bytes})
-    nothing = Before(encode_items(encoder, [], [], [], [], []), Arm([], [], [], []), [], (), (), [], None, 0.0, 0.0)
+    nothing = Before(encode_items(encoder, [], [], [], [], []), Arm([], [], [], []), (), [], None, 0.0)
     settle(ledger, Split([example], [], [], "document", 0), Training(trained, {}, frozenset(), []), nothing, encoder)
     counts = ledger.as_json()["bytes"]
     assert counts["trained"] == first.n_bytes

@@ -43,7 +43,7 @@ def written_for_replay(subject: Subject, wanted: ReplayPlan) -> list[Answer]:
     """
     requests, n = general.replay_requests()[: wanted.answers], wanted.likeliest
     # In one batch, which is made sooner than two small ones.
-    greedy, by_chance, _ = _answer_missing(subject, WRITTEN_TOKENS, requests[:n], requests[n:])
+    greedy, by_chance, _ = _answer_missing(subject, "requests to replay", WRITTEN_TOKENS, requests[:n], requests[n:])
     straight = [answer for answer in _kept(subject, greedy, requests[:n]) if is_straight(answer)]
     return straight + _kept(subject, by_chance, requests[n:])
 
@@ -56,7 +56,7 @@ def is_straight(answer: Answer) -> bool:
 def kept_answers(subject: Subject, wanted: Sequence[str], beside: Sequence[Prompt] = ()) -> list[Answer]:
     """The base's likeliest, of ANSWER_TOKENS at most: to requests, from the cache of the first rank whatever others
     have kept, and to the prompts beside them, of which nothing is kept; what it lacks is answered by all ranks."""
-    greedy, _, others = _answer_missing(subject, ANSWER_TOKENS, wanted, (), beside)
+    greedy, _, others = _answer_missing(subject, "general requests", ANSWER_TOKENS, wanted, (), beside)
     return _kept(subject, greedy, wanted) + others
 
 
@@ -66,13 +66,14 @@ def _kept(subject: Subject, cache: AnswerCache, requests: Sequence[str]) -> list
 
 def _answer_missing(
     subject: Subject,
+    what: str,
     limit: int,
     likeliest: Sequence[str],
     sampled: Sequence[str],
     beside: Sequence[Prompt] = (),
 ) -> tuple[AnswerCache, AnswerCache, list[Answer]]:
     """The caches of both kinds, of which the first rank's have answers to these requests, no request being in both; and
-    the likeliest answers to what is asked beside them, in the same batch."""
+    the likeliest answers to what is asked beside them, in the same batch. what: the requests, for a person."""
     model, encoder, say = subject.reader.model, subject.encoder, subject.say
     greedy, by_chance = (
         AnswerCache(cache_folder(), subject.base.answers_as, encoder, limit, kind) for kind in (False, True)
@@ -81,8 +82,8 @@ def _answer_missing(
     prompts = [*prompts_of(encoder, [*first, *second]), *beside]
     if not prompts:
         return greedy, by_chance, []
-    kept = " (kept for later runs)" if first or second else ""
-    say.begin(f"base model answers {'general requests' if kept else 'held-out ones'}{kept}", len(prompts))
+    told = f"{what} (kept for later runs)" if first or second else "held-out ones"
+    say.begin(f"base model answers {told}", len(prompts))
     n_kept = len(first) + len(second)
     with disabled(model):
         answers = answers_of(model, encoder, prompts, say, limit, range(len(first), n_kept))
