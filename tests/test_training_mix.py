@@ -255,7 +255,9 @@ def test_tasks_that_cannot_be_mined_are_not_passed_over_in_silence(tmp_path: Pat
 
 def test_a_field_of_plain_text_is_replayed_with_sampled_answers_alone(tmp_path: Path) -> None:
     run = adapt("notes", model="model", out=tmp_path / "run", **{**small.OPTIONS, "minutes": 0.001})
-    planned, kept = read_json(run.path / "plan.json")["replay"], read_json(run.path / "evidence/base.json")["replay"]
+    planned = read_json(run.path / "plan.json")["replay"]
+    kept = read_json(run.path / "evidence/replay.json")["answers"]
+    assert len(kept) == planned["answers"]
     assert (planned["answers"] > 0, planned["likeliest"]) == (True, 0)
     sampled = [path for path in (cache_folder() / "answers").iterdir() if path.stem.endswith("-sampled")]
     known = {one["request"]: one["answer"] for path in sampled for one in read_json(path)}

@@ -37,7 +37,7 @@ from metier.sources.shown import corpus_lines, private_lines
 from metier.sources.split import Split, split_corpus
 from metier.training import parallel
 from metier.training.journal import Journal
-from metier.training.plan import Plan, read_plan
+from metier.training.plan import Plan, Sizes, read_plan
 from metier.training.stream import FIELD, Part, Step, field_documents, steps
 from metier.training.trajectory import Trajectory
 
@@ -104,12 +104,7 @@ def adapt(
         for line in planning.plan_lines(planned):
             say.say(line)
         write_beginning(run, origin, corpus, split, planned, threads)
-        before = measure.base_arm(subject, split.test, split.unit, planned.evidence)
-        if sizes:  # a run that goes on keeps the plan that it has
-            first, planned = planned, planning.after_base(planned, sizes, settings, started, before.seconds)
-            if planned != first:
-                write_plan(run, planned, threads)
-                say.say(planning.after_base_line(planned, before.seconds))
+        before, planned = measure_base(subject, split, planned, sizes, started, threads)
         replay = replay_of(subject, planned.replay)
         leaks = measure.leaks_of(subject, split, replay.answers, planned.replay)
         beside = beside_field(subject, split, planned, replay.answers)
@@ -178,6 +173,21 @@ def read_data(settings: Settings, password: str, say: Progress) -> tuple[Corpus,
         )
     say.say(f"{len(corpus.examples):,} examples; {n_documents} {split.unit}s held out, half of them for the verdict")
     return corpus, split
+
+
+def measure_base(
+    subject: Subject, split: Split, planned: Plan, sizes: Sizes | None, started: float, threads: Threads
+) -> tuple[Before, Plan]:
+    """The base's evidence, and the plan with the tokens that the time left after it allows; a run that goes on, of
+    which no sizes are known, keeps the plan that it has."""
+    before = measure.base_arm(subject, split.test, split.unit, planned.evidence)
+    if sizes is None:
+        return before, planned
+    again = planning.after_base(planned, sizes, subject.settings, started, before.seconds)
+    if again != planned:
+        write_plan(subject.run, again, threads)
+        subject.say.say(planning.after_base_line(again, before.seconds))
+    return before, again
 
 
 def open_journal(run: RunFolder, origin: Origin, planned: Plan, started: float, say: Progress) -> Journal:

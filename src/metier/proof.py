@@ -29,7 +29,7 @@ from metier.training.loop import Trained
 from metier.training.mix import Beside
 from metier.training.plan import Plan
 
-SHARE_BEYOND = 0.5  # of the minutes that full evidence may take besides
+SHARE_BEYOND = 0.5  # of the minutes, that the comparisons of full evidence may take besides, where no more are left
 
 
 def measure_trained(
@@ -52,7 +52,8 @@ def measure_trained(
         rate = field.rate["chosen"] if field.rate else planned.lr
         tasks, tasks_s = asked_tasks(subject, clean, before, beside)
         adapted = Adapted(subject.reader, field.trained, rate, beside, dial)
-        limits = compare(subject, clean, planned, before, adapted, names, tasks)
+        seconds = max(60 * SHARE_BEYOND * subject.settings.minutes, 60 * subject.settings.minutes - journal.elapsed_s)
+        limits = compare(subject, clean, planned, before, adapted, names, tasks, seconds)
     if limits and limits.questions:
         ask_as_trained(subject, subject.reader, trained_on(clean, field.trained), limits.questions)
     measure.write_measured(subject, before, after, split.unit, leaks, dial, planned.field_tokens, language)
@@ -104,16 +105,18 @@ def compare(
     adapted: Adapted,
     names: Sequence[str],
     tasks: Sequence[Example],
+    seconds: float,
 ) -> Limits | None:
-    """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text; returns
-    how much was measured. tasks: mined from held-out texts, as what the model was trained on."""
+    """With --evidence full: what cheaper ways, controls and a model from scratch do on the same held-out text, as much
+    as fits into these seconds; returns how much was measured. tasks: mined from held-out texts, as what the model was
+    trained on."""
     if subject.settings.evidence != "full":
         return None
     if parallel.n_ranks() > 1:
         subject.say.say("cheaper ways, controls and a model from scratch are compared by one process only: left out")
         return None
     kind = kind_of_queries(split.train)
-    limits = limits_within(SHARE_BEYOND * 60 * subject.settings.minutes, planned, before, kind, bool(tasks))
+    limits = limits_within(seconds, planned, before, kind, bool(tasks))
     minutes = expected_seconds(limits, planned, before, kind) / 60
     subject.say.say(f"full evidence: cheaper ways and rivals are compared, about {minutes:.0f} minutes more")
     full_evidence(subject, split, planned, before, adapted, names, limits, tasks)
