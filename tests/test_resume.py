@@ -217,6 +217,17 @@ def test_the_plan_is_read_back_and_the_base_is_not_measured_again(
     assert_identical(run, whole)
 
 
+def test_a_replay_that_was_changed_is_written_again(whole: Path, stopped: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    path = run / "evidence" / "replay.json"
+    kept = read_json(path)
+    assert kept["answers"]
+    kept["answers"][0]["answer"] += " and more of it"
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    adapt(resume=run)
+    assert_identical(run, whole)
+
+
 @pytest.mark.parametrize("name", ["base.json", "scores-base.jsonl"])
 def test_a_base_arm_that_is_not_whole_is_measured_again(name: str, whole: Path, stopped: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(stopped, tmp_path / "run"))
