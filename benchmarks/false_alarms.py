@@ -25,7 +25,7 @@ from metier.evidence.retention import choice_probabilities, retention
 from metier.evidence.score import Items, encode_items
 from metier.evidence.verdict import decide
 from metier.models.adapters import disabled, keep_memory, load_adapter
-from metier.models.generate import answer_all
+from metier.models.generate import answer_all, prompts_of
 from metier.models.load import BaseModel, load_base
 from metier.models.packing import PackReader
 from metier.models.threads import fit_threads
@@ -72,7 +72,9 @@ def measured_items(base: BaseModel, data: str, held_out: set[str], own: list[str
 
 def arm(reader: PackReader, base: BaseModel, items: Items) -> Arm:
     requests = general.measured_requests()[:REQUESTS]
-    answers = answer_all(reader.model, base.encoder, [r.request for r in requests], ANSWER_TOKENS)
+    answers = answer_all(
+        reader.model, base.encoder, prompts_of(base.encoder, [r.request for r in requests]), ANSWER_TOKENS
+    )
     with_length = [(r.id, len(base.encoder.text_ids(r.answer)), a) for r, a in zip(requests, answers, strict=True)]
     return score_arm(reader, items, with_length, Settings.pack_tokens, Silent())
 
@@ -133,7 +135,9 @@ def main() -> None:
     sizes = [args.size * norm for norm in norms(reader.model)]
     requests = [r.request for r in general.measured_requests()[:REQUESTS]]
     with disabled(reader.model):
-        own = [a.answer for a in answer_all(reader.model, base.encoder, requests, ANSWER_TOKENS)]
+        own = [
+            a.answer for a in answer_all(reader.model, base.encoder, prompts_of(base.encoder, requests), ANSWER_TOKENS)
+        ]
         items = measured_items(base, args.data, set(read_json(run.splits)["test"]), own)
         before = arm(reader, base, items)
     for seed in range(len(rows), args.adapters):

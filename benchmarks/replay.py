@@ -31,7 +31,7 @@ from metier.evidence.statistics import bits_per_byte
 from metier.evidence.written import WRITTEN_TOKENS, is_straight
 from metier.models.adapters import disabled, keep_memory
 from metier.models.encoding import Encoded
-from metier.models.generate import Answer, AnswerCache, answer_all
+from metier.models.generate import Answer, AnswerCache, answer_all, prompts_of
 from metier.models.load import BaseModel, load_base
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
@@ -159,7 +159,9 @@ def measure(base: BaseModel, reader: PackReader, items: Any) -> dict[str, Any]:
     """Bits per byte of the field, of general text, of good answers and of the base's own; the health of new answers."""
     field, _ = score_field(reader, items, PACK_TOKENS, lambda _: None)
     rest, _ = score_general(reader, items, PACK_TOKENS, lambda _: None)
-    answers = answer_all(reader.model, base.encoder, [r.request for r in items.requests], HEALTH_TOKENS)
+    answers = answer_all(
+        reader.model, base.encoder, prompts_of(base.encoder, [r.request for r in items.requests]), HEALTH_TOKENS
+    )
     slices = {
         "field": [r for r in field if not str(r["group"]).startswith("mined")],
         "prompted": [r for r in field if str(r["group"]).startswith("mined")],

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from metier import adapt
 from metier.cli.terminal import progress
-from metier.training import plan
+from metier.training import evidence_plan
 
 
-def evidence(items: int) -> plan.EvidencePlan:
-    choosing = plan.Choosing(items, 12, 4, (1.0,))
-    return plan.EvidencePlan(field_items=12, texts=6, requests=2, choices=2, choosing=choosing)
+def evidence(items: int) -> evidence_plan.EvidencePlan:
+    choosing = evidence_plan.Choosing(items, 12, 4, (1.0,))
+    return evidence_plan.EvidencePlan(field_items=12, texts=6, requests=2, choices=2, choosing=choosing)
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", default="runs/trajectories")
     args = parser.parse_args()
-    plan.SMALLEST = plan.SURER = plan.LARGEST_QUICK = evidence(args.items)
+    evidence_plan.SMALLEST = evidence_plan.SURER = evidence_plan.LARGEST_QUICK = evidence(args.items)
     for seed in range(args.seeds):
         for data in args.data:
             out = Path(args.out) / f"{Path(data.removeprefix('pack:')).stem}-{seed}"

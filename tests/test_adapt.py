@@ -32,8 +32,9 @@ from metier.sources.leaks import Leak, Leaks
 from metier.sources.ledger import FileRead, Ledger
 from metier.sources.split import Split
 from metier.training import probe as probing
+from metier.training.evidence_plan import Sizes
 from metier.training.loop import Trained
-from metier.training.plan import Plan, Sizes
+from metier.training.plan import Plan
 from small import OPTIONS, Told, assert_adds_up, state, write_terms
 from tiny import save_tiny, tiny_tokenizer
 
@@ -261,8 +262,9 @@ def test_claims_are_measured_at_the_strength_and_recitation_at_full_strength(
         layers = [m for m in subject.reader.model.modules() if isinstance(m, LoraLayer)]
         return float(layers[0].scaling["default"])
 
-    def compared(subject: Subject, *_: object) -> Limits:
+    def compared(subject: Subject, *rest: Any) -> Limits:
         heard["compared"] = scaling(subject)
+        heard["seconds"] = rest[-1]
         return Limits(questions=3)
 
     monkeypatch.setattr(proof, "choose", lambda *_: (0.0, 0.5))
@@ -271,6 +273,13 @@ def test_claims_are_measured_at_the_strength_and_recitation_at_full_strength(
     run = adapt(str(rows), model=str(model), out=tmp_path / "half", **OPTIONS)
     assert read_json(run.path / "evidence" / "facts.json")["dial"] == 0.5
     assert heard["compared"] == 0.5 * heard["recited"]
+    assert 30 * OPTIONS["minutes"] <= heard["seconds"] < 60 * OPTIONS["minutes"]
+
+
+def test_comparisons_may_take_all_that_is_left_or_half_of_the_minutes_besides() -> None:
+    assert proof.comparing_seconds(100, elapsed_s=600) == 5400
+    assert proof.comparing_seconds(100, elapsed_s=5400) == 3000
+    assert proof.comparing_seconds(100, elapsed_s=9000) == 3000
 
 
 def test_held_out_items_that_leak_are_left_out_of_both_halves() -> None:

@@ -23,7 +23,7 @@ ADAPT = ("--tokens", "2000", "--minutes", "0.001", "--replay", "0", "--threads",
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a tiny model and data; what is measured is cut to a few items of each kind."""
     from metier.evidence import written
-    from metier.training import plan
+    from metier.training import evidence_plan
     from tiny import save_tiny
 
     folder = tmp_path_factory.mktemp("room")
@@ -32,7 +32,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("METIER_CACHE", str(folder / "cache"))
-        patch.setattr(plan, "SMALLEST", plan.EvidencePlan(12, 6, 4, 4))
+        patch.setattr(evidence_plan, "SMALLEST", evidence_plan.EvidencePlan(12, 6, 4, 4))
         patch.setattr(written, "ANSWER_TOKENS", 8)
         patch.setattr(written, "WRITTEN_TOKENS", 8)
         yield folder

@@ -14,7 +14,7 @@ from metier.models.divergence import divergence
 from metier.models.encoding import Encoder
 from metier.models.packing import PackReader, pack
 from metier.sources.examples import Example
-from metier.training.plan import DIVERGENCE_TEXTS
+from metier.training.evidence_plan import DIVERGENCE_TEXTS
 from tiny import tiny_model, tiny_tokenizer
 
 Record = dict[str, object]

@@ -2,12 +2,15 @@
 
 import pytest
 
+from metier.evidence import measure
 from metier.evidence.arms import Arm
 from metier.evidence.measure import detectable_line
 from metier.evidence.planning import distance
+from metier.models.encoding import Encoder
 from metier.models.methods import add_method
 from metier.models.packing import PackReader
-from tiny import document, tiny_model
+from metier.sources.examples import Example
+from tiny import document, tiny_model, tiny_tokenizer
 
 
 def test_the_distance_is_the_bits_a_byte_of_the_field_over_those_of_general_text_without_the_adapter() -> None:
@@ -29,6 +32,18 @@ def test_windows_of_one_text_count_each() -> None:
     reader = PackReader(tiny_model())
     windows = [document(range(30), "a"), document(range(30), "a")]
     assert distance(reader, windows, windows[:1]) == pytest.approx(1.0)
+
+
+def test_what_training_moved_is_read_on_whole_rows_up_to_a_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder(tiny_tokenizer(), 64)
+    rows = [Example(f"r{i}", "a", i, f"r{i}", text=f"the question and the answer {i}") for i in range(9)]
+    sizes = [len(encoder.encode(row)[0].ids) for row in rows]
+    monkeypatch.setattr(measure, "PROBE_TOKENS", sum(sizes[:3]))
+    few = measure.Probe(encoder, rows)
+    assert (few.n_rows, [d.item for d in few.documents]) == (3, ["r0", "r1", "r2"])
+    long = Example("long", "a", 1, "long", text="the question and the answer, " * 40)
+    assert measure.Probe(encoder, [long, *rows]).documents[0] == encoder.encode(long)[0]  # of a long text one window
+    assert measure.Probe(encoder, []).n_rows == 0
 
 
 @pytest.mark.parametrize(

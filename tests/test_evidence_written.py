@@ -23,13 +23,13 @@ REQUESTS = ("a", "b", "c", "d", "e")
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many prompts each batch has that is answered from now on."""
     sizes: list[int] = []
-    generated = written.answer_prompts
+    generated = written.answer_all
 
     def counted(model: object, encoder: object, prompts: Sequence[Prompt], *rest: Any) -> list[Answer]:
         sizes.append(len(prompts))
         return generated(model, encoder, prompts, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(written, "answer_prompts", counted)
+    monkeypatch.setattr(written, "answer_all", counted)
     return sizes
 
 
@@ -52,7 +52,9 @@ def test_what_is_replayed_is_greedy_first_and_sampled_after_in_one_batch(
     found = written.written_for_replay(subject, ReplayPlan(share=0.15, yours=0.0, answers=9, likeliest=4))
     requests = list(general.replay_requests()[:9])
     assert batches == [9]
-    assert found == answer_all(subject.reader.model, subject.encoder, requests, 6, sampled=range(4, 9))
+    assert found == answer_all(
+        subject.reader.model, subject.encoder, prompts_of(subject.encoder, requests), 6, sampled=range(4, 9)
+    )
     assert written.written_for_replay(subject, ReplayPlan(0.15, 0.0, 9, 4)) == found
     assert batches == [9]
 
@@ -63,7 +65,9 @@ def test_a_likeliest_answer_that_goes_in_circles_is_not_replayed(
     wanted = ReplayPlan(share=0.15, yours=0.0, answers=9, likeliest=4)
     monkeypatch.setattr(written, "WRITTEN_TOKENS", 6)
     requests = list(general.replay_requests()[:9])
-    every = answer_all(subject.reader.model, subject.encoder, requests, 6, sampled=range(4, 9))
+    every = answer_all(
+        subject.reader.model, subject.encoder, prompts_of(subject.encoder, requests), 6, sampled=range(4, 9)
+    )
     circling = every[2].answer
     monkeypatch.setattr(written, "repetition", lambda text: 0.3 if text == circling else 0.2)
     assert written.written_for_replay(subject, wanted) == [a for a in every[:4] if a.answer != circling] + every[4:]
@@ -81,7 +85,7 @@ def test_prompts_of_the_run_are_answered_in_the_batch_of_what_is_kept_and_are_no
     model, encoder = subject.reader.model, subject.encoder
     beside = [Prompt("a", [5, 6, 7]), Prompt("of the field", [8, 9])]  # "a" is a request, too, in other words
     alone = written.answers_of(model, encoder, beside, Silent())
-    kept = answer_all(model, encoder, REQUESTS, written.ANSWER_TOKENS)
+    kept = answer_all(model, encoder, prompts_of(encoder, REQUESTS), written.ANSWER_TOKENS)
     batches.clear()
     assert written.kept_answers(subject, REQUESTS, beside) == kept + alone
     assert batches == [7]
@@ -95,6 +99,6 @@ def test_answers_come_in_the_order_of_their_prompts_though_two_have_one_request(
     first, second = prompts_of(encoder, ["why?", "the question?"])
     prompts = [Prompt("why?", second.ids), first]
     answers = written.answers_of(model, encoder, prompts, Silent(), 6)
-    expected = answer_all(model, encoder, ["the question?", "why?"], 6)
+    expected = answer_all(model, encoder, [second, first], 6)
     assert [a.answer for a in answers] == [a.answer for a in expected]
     assert answers[0].answer != answers[1].answer

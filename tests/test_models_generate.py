@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from metier.models import decoding, generate
 from metier.models.decoding import continue_all
 from metier.models.encoding import Encoder
-from metier.models.generate import Answer, AnswerCache, answer_all
+from metier.models.generate import Answer, AnswerCache, Prompt, answer_all, prompts_of
 from metier.sources.examples import Message
 from tiny import FAMILIES, tiny_model, tiny_tokenizer
 
@@ -100,10 +100,12 @@ def test_what_slides_out_of_sight_is_counted_without_the_padding(encoder: Encode
 def test_a_sampled_answer_is_the_same_in_any_batch_and_another_than_the_likeliest(
     model: PreTrainedModel, encoder: Encoder
 ) -> None:
-    together, likeliest = (answer_all(model, encoder, REQUESTS, 8, sampled=s) for s in (range(len(REQUESTS)), ()))
-    assert [answer_all(model, encoder, [r], 8, sampled=[0])[0] for r in REQUESTS] == together
+    together, likeliest = (
+        answer_all(model, encoder, prompts_of(encoder, REQUESTS), 8, sampled=s) for s in (range(len(REQUESTS)), ())
+    )
+    assert [answer_all(model, encoder, prompts_of(encoder, [r]), 8, sampled=[0])[0] for r in REQUESTS] == together
     assert together != likeliest
-    mixed = answer_all(model, encoder, REQUESTS, 8, sampled={1, 3})
+    mixed = answer_all(model, encoder, prompts_of(encoder, REQUESTS), 8, sampled={1, 3})
     assert mixed == [together[i] if i in (1, 3) else likeliest[i] for i in range(len(REQUESTS))]
 
 
@@ -128,10 +130,13 @@ def test_tokens_are_sampled_as_often_as_they_are_likely(model: PreTrainedModel, 
 def test_answers_come_in_the_order_of_the_requests_whatever_the_batches(
     model: PreTrainedModel, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = answer_all(model, encoder, REQUESTS, 6)
+    whole = answer_all(model, encoder, prompts_of(encoder, REQUESTS), 6)
     monkeypatch.setattr(generate, "BATCH", 2)
     told: list[tuple[int, int]] = []
-    assert answer_all(model, encoder, REQUESTS, 6, lambda done, total: told.append((done, total))) == whole
+    assert (
+        answer_all(model, encoder, prompts_of(encoder, REQUESTS), 6, lambda done, total: told.append((done, total)))
+        == whole
+    )
     assert [a.request for a in whole] == list(REQUESTS)
     assert told == [(2, 5), (4, 5), (5, 5)]
 
@@ -142,17 +147,17 @@ def test_an_answer_that_ended_by_itself_says_so_and_one_cut_by_the_limit_does_no
     prompt = encoder.prompt_ids([Message("user", "why?")])
     third = one_by_one(model, prompt, 8, encoder.end)[2]
     ending = Encoder(tiny_tokenizer(), 512, [third])  # a model that says this token has ended
-    (ended,) = answer_all(model, ending, ["why?"], 8)
+    (ended,) = answer_all(model, ending, prompts_of(ending, ["why?"]), 8)
     assert ended.ended
     assert ended.tokens <= 3
-    (cut,) = answer_all(model, encoder, ["why?"], 8)
+    (cut,) = answer_all(model, encoder, prompts_of(encoder, ["why?"]), 8)
     assert not cut.ended
     assert cut.tokens == 8
 
 
 def test_answering_leaves_the_mode_of_the_model_as_it_was(model: PreTrainedModel, encoder: Encoder) -> None:
     model.train()
-    answer_all(model, encoder, ["why?"], 2)
+    answer_all(model, encoder, prompts_of(encoder, ["why?"]), 2)
     assert model.training
     model.eval()
 
@@ -163,9 +168,9 @@ def test_answers_are_kept_from_run_to_run_and_only_the_missing_ones_generated(
     first = AnswerCache(tmp_path, "a" * 64, encoder, 6).answers(model, encoder, REQUESTS[:3])
     asked: list[str] = []
 
-    def counted(_: object, __: object, requests: Sequence[str], *___: object) -> list[Answer]:
-        asked.extend(requests)
-        return [Answer(request, "new", 1, True) for request in requests]
+    def counted(_: object, __: object, prompts: Sequence[Prompt], *___: object) -> list[Answer]:
+        asked.extend(prompt.request for prompt in prompts)
+        return [Answer(prompt.request, "new", 1, True) for prompt in prompts]
 
     monkeypatch.setattr(generate, "answer_all", counted)
     again = AnswerCache(tmp_path, "a" * 64, encoder, 6)

@@ -21,8 +21,9 @@ from metier import field, origin
 from metier.adapt import adapt
 from metier.errors import MetierError, RunError
 from metier.evidence import measure, planning, select_half, written
+from metier.evidence.kept import read_replay
 from metier.results import Run
-from metier.runs import read_json, read_jsonl
+from metier.runs import RunFolder, read_json, read_jsonl
 from metier.sources import general
 from metier.training import probe as probing
 from small import KilledError, kill_in_training, small_pack
@@ -222,8 +223,10 @@ def test_a_replay_that_was_changed_is_written_again(whole: Path, stopped: Path, 
     path = run / "evidence" / "replay.json"
     kept = read_json(path)
     assert kept["answers"]
-    kept["answers"][0]["answer"] += " and more of it"
-    path.write_text(json.dumps(kept), encoding="utf-8")
+    changed = {**kept, "answers": [{**kept["answers"][0], "answer": "Something else."}, *kept["answers"][1:]]}
+    for content in (json.dumps([kept]), "{", json.dumps(changed)):
+        path.write_text(content, encoding="utf-8")
+        assert read_replay(RunFolder(run)) is None
     adapt(resume=run)
     assert_identical(run, whole)
 

@@ -7,23 +7,25 @@ from typing import Any
 import pytest
 
 from metier.settings import BY_DATA, Settings
-from metier.training.plan import (
-    FEWEST_STEPS,
+from metier.training.evidence_plan import (
     FULL_STRENGTHS,
-    KNOWN_MARGIN,
     LARGEST_QUICK,
-    MARGIN,
-    QUICKEST,
-    SLOWEST,
     SMALLEST,
-    SMALLEST_STEP,
     SURER,
     Choosing,
     EvidencePlan,
-    Plan,
     Sizes,
     evidence_plan,
     evidence_seconds,
+)
+from metier.training.plan import (
+    FEWEST_STEPS,
+    KNOWN_MARGIN,
+    MARGIN,
+    QUICKEST,
+    SLOWEST,
+    SMALLEST_STEP,
+    Plan,
     plan,
     replan,
 )
@@ -103,7 +105,7 @@ def test_evidence_of_each_kind_is_counted_in_both_arms() -> None:
 
 def test_minutes_that_are_over_before_the_plan_are_no_minutes() -> None:
     found = plan(Settings(data=("x",)), SIZES, SPEED, -30.0, lr=1e-3)
-    assert found.notes == (f"0 s are too few for {FEWEST_STEPS} steps; it will take longer",)
+    assert found.notes == (f"0 s may be too few for {FEWEST_STEPS} steps, which are made anyway",)
 
 
 def test_without_evidence_all_the_time_is_for_training() -> None:
@@ -193,7 +195,7 @@ def test_too_few_minutes_are_said_and_sixteen_small_steps_are_made_anyway() -> N
     found = planned(0.1)
     assert found.train_tokens == FEWEST_STEPS * SMALLEST_STEP
     assert found.steps == FEWEST_STEPS
-    assert found.notes == (f"{6 * MARGIN:.0f} s are too few for {FEWEST_STEPS} steps; it will take longer",)
+    assert found.notes == (f"{6 * MARGIN:.0f} s may be too few for {FEWEST_STEPS} steps, which are made anyway",)
 
 
 def test_a_small_field_is_not_blamed_on_the_minutes() -> None:
@@ -307,6 +309,25 @@ def test_a_base_that_took_all_of_the_time_leaves_sixteen_small_steps() -> None:
     first, found = replanned(10, 2.0, 0.0)
     assert found.train_tokens == FEWEST_STEPS * SMALLEST_STEP < first.train_tokens
     assert (found.steps, found.step_tokens) == (FEWEST_STEPS, SMALLEST_STEP)
+    assert first.notes == ()
+    assert found.notes == (f"0 s may be too few for {FEWEST_STEPS} steps, which are made anyway",)
+
+
+def test_what_was_said_of_too_little_time_is_taken_back_where_the_base_leaves_enough() -> None:
+    hurried = "s may be too few for"
+    first, found = replanned(1, 0.8, 60)
+    assert any(hurried in note for note in first.notes)
+    assert found.train_tokens > FEWEST_STEPS * SMALLEST_STEP
+    assert not any(hurried in note for note in found.notes)
+    assert found.notes == tuple(note for note in first.notes if hurried not in note)
+
+
+def test_what_is_answered_for_the_reader_and_looked_at_beside_is_counted_in_the_evidence_alone() -> None:
+    sizes = replace(SIZES, shown=4, looked_at_tokens=2048)
+    few = EvidencePlan(2, 1, 1, 1)  # two held-out rows, so that no more are shown
+    more_s = evidence_seconds(few, sizes, SPEED) - evidence_seconds(few, SIZES, SPEED)
+    assert more_s == pytest.approx(2048 / 2000 + 2 * 2 * 96 / 250)
+    assert evidence_seconds(EvidencePlan(0, 0, 0, 0), sizes, SPEED) == 0
 
 
 @pytest.mark.parametrize("options", [{"tokens": 30_000}, {"evidence": "none"}])
@@ -319,3 +340,4 @@ def test_more_time_than_the_epochs_need_is_left() -> None:
     first, found = replanned(10, 1.0, 60_000, max_epochs=1)
     assert found.train_tokens == int(200_000 / 0.85) > first.train_tokens
     assert found.epochs == 1
+    assert found.notes == (*first.notes, "the field is trained once, no more: 235,294 tokens suffice")

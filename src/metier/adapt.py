@@ -36,8 +36,9 @@ from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import corpus_lines, private_lines
 from metier.sources.split import Split, split_corpus
 from metier.training import parallel
+from metier.training.evidence_plan import Sizes
 from metier.training.journal import Journal
-from metier.training.plan import Plan, Sizes, read_plan
+from metier.training.plan import Plan, read_plan
 from metier.training.stream import FIELD, Part, Step, field_documents, steps
 from metier.training.trajectory import Trajectory
 
@@ -186,7 +187,8 @@ def measure_base(
     again = planning.after_base(planned, sizes, subject.settings, started, before.seconds)
     if again != planned:
         write_plan(subject.run, again, threads)
-        subject.say.say(planning.after_base_line(again, before.seconds))
+        for line in planning.after_base_lines(planned, again, before.seconds):
+            subject.say.say(line)
     return before, again
 
 

@@ -26,8 +26,8 @@ from metier.progress import Progress, Silent
 from metier.settings import DEFAULT_MODEL, Settings, learning_rate
 from metier.sources.examples import Example
 from metier.sources.read import ReadOptions, read_corpus
+from metier.training.evidence_plan import evidence_plan, evidence_seconds
 from metier.training.loop import Recipe, begin
-from metier.training.plan import evidence_plan, evidence_seconds
 from metier.training.stream import Step
 from metier.training.update import train_step
 

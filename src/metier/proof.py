@@ -29,7 +29,7 @@ from metier.training.loop import Trained
 from metier.training.mix import Beside
 from metier.training.plan import Plan
 
-SHARE_BEYOND = 0.5  # of the minutes, that the comparisons of full evidence may take besides, where no more are left
+SHARE_BEYOND = 0.5  # of the minutes, that the comparisons of full evidence may take besides
 
 
 def measure_trained(
@@ -52,7 +52,7 @@ def measure_trained(
         rate = field.rate["chosen"] if field.rate else planned.lr
         tasks, tasks_s = asked_tasks(subject, clean, before, beside)
         adapted = Adapted(subject.reader, field.trained, rate, beside, dial)
-        seconds = max(60 * SHARE_BEYOND * subject.settings.minutes, 60 * subject.settings.minutes - journal.elapsed_s)
+        seconds = comparing_seconds(subject.settings.minutes, journal.elapsed_s)
         limits = compare(subject, clean, planned, before, adapted, names, tasks, seconds)
     if limits and limits.questions:
         ask_as_trained(subject, subject.reader, trained_on(clean, field.trained), limits.questions)
@@ -95,6 +95,11 @@ def without_leaks(split: Split, leaks: Leaks) -> Split:
     leaked = {leak.id for leak in leaks.held_out}
     select, test = ([e for e in half if e.id not in leaked] for half in (split.select, split.test))
     return replace(split, select=select, test=test)
+
+
+def comparing_seconds(minutes: float, elapsed_s: float) -> float:
+    """How long comparisons may take: all that is left of the minutes, or SHARE_BEYOND of them where that is more."""
+    return max(60 * SHARE_BEYOND * minutes, 60 * minutes - elapsed_s)
 
 
 def compare(

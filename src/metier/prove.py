@@ -33,7 +33,7 @@ from metier.sources.read import Corpus, ReadOptions, read_corpus
 from metier.sources.shown import corpus_lines
 from metier.sources.split import Split, Unit
 from metier.training import parallel
-from metier.training.plan import EvidencePlan, evidence_plan
+from metier.training.evidence_plan import EvidencePlan, evidence_plan
 from metier.training.replay import NO_REPLAY
 from metier.training.speed import Speed
 

@@ -99,9 +99,11 @@ class Talker:
     def generate(self, request: str, max_new_tokens: int = 256, adapted: bool = True) -> str:
         """The greedy answer to one request; `adapted=False` asks the base model."""
         from metier.models.adapters import disabled
-        from metier.models.generate import answer_all
+        from metier.models.generate import answer_all, prompts_of
 
         if adapted:
-            return answer_all(self.model, self.encoder, [request], max_new_tokens)[0].answer
+            return answer_all(self.model, self.encoder, prompts_of(self.encoder, [request]), max_new_tokens)[0].answer
         with disabled(self.model):
-            return answer_all(self.base.model, self.base.encoder, [request], max_new_tokens)[0].answer
+            return answer_all(
+                self.base.model, self.base.encoder, prompts_of(self.base.encoder, [request]), max_new_tokens
+            )[0].answer

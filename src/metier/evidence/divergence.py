@@ -21,7 +21,7 @@ from metier.models.packing import packs_of
 from metier.sources.examples import Example, Message
 from metier.sources.general import Request
 from metier.training import parallel
-from metier.training.plan import DIVERGENCE_TEXTS
+from metier.training.evidence_plan import DIVERGENCE_TEXTS
 
 TEXT = "text"
 

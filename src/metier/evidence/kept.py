@@ -85,7 +85,7 @@ def _read(run: RunFolder, name: str) -> dict[str, Json] | None:
     try:
         content: dict[str, Json] = json.loads((run.evidence / f"{name}.json").read_text(encoding="utf-8"))
         return content if content.pop("content_sha256") == _hash(content) else None
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
 

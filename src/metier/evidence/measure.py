@@ -33,7 +33,7 @@ from metier.sources.shown import leak_lines
 from metier.sources.split import Split, Unit
 from metier.sources.wheels import cache_folder
 from metier.training import parallel
-from metier.training.plan import EvidencePlan
+from metier.training.evidence_plan import EvidencePlan
 from metier.training.probe import JUDGED_ROWS, Judge
 from metier.training.replay import ReplayPlan
 

@@ -20,8 +20,9 @@ from metier.sources import general
 from metier.sources.examples import Example
 from metier.sources.split import Split
 from metier.training import parallel
+from metier.training.evidence_plan import Sizes
 from metier.training.mix import scarcest
-from metier.training.plan import Plan, Sizes, plan, replan
+from metier.training.plan import Plan, plan, replan
 from metier.training.replay import kind_of
 from metier.training.speed import Speed, measure_speed
 
@@ -131,11 +132,13 @@ def plan_lines(planned: Plan) -> list[str]:
     ]
 
 
-def after_base_line(planned: Plan, base_s: float) -> str:
-    return (
-        f"the base was measured in {base_s:.0f} s, planned {planned.base_s:.0f}: {planned.train_tokens:,} tokens in "
-        f"{planned.steps} steps fit the time that is left"
-    )
+def after_base_lines(first: Plan, planned: Plan, base_s: float) -> list[str]:
+    """What a person is told of a plan that is another than the first."""
+    return [
+        f"the base was measured in {base_s:.0f} s, planned {first.base_s:.0f}: {planned.train_tokens:,} tokens in "
+        f"{planned.steps} steps fit the time that is left",
+        *(f"note: {note}" for note in planned.notes if note not in first.notes),
+    ]
 
 
 def _choosing_lines(planned: Plan) -> list[str]:

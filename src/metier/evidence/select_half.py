@@ -22,7 +22,7 @@ from metier.runs import RunFolder, read_jsonl, write_jsonl
 from metier.settings import Settings
 from metier.sources import general
 from metier.sources.examples import Example
-from metier.training.plan import Choosing
+from metier.training.evidence_plan import Choosing
 from metier.training.trajectory import Trajectory, standing_at
 
 DIAL, WAY, TRAINED, DIVERGENCE = "dial.jsonl", "trajectory.jsonl", "trained.jsonl", "divergence.jsonl"

@@ -9,7 +9,7 @@ from metier.evidence.kept import KeptReplay, read_replay, write_replay
 from metier.evidence.subject import Subject
 from metier.models.adapters import disabled
 from metier.models.encoding import Encoder
-from metier.models.generate import Answer, AnswerCache, Prompt, answer_prompts, prompts_of
+from metier.models.generate import Answer, AnswerCache, Prompt, answer_all, prompts_of
 from metier.progress import Progress
 from metier.ranks import this_rank
 from metier.sources import general
@@ -102,13 +102,13 @@ def answers_of(
     sampled: Collection[int] = (),
 ) -> list[Answer]:
     """Answers in the order of the prompts, which are divided over the ranks by their lengths. limit: in tokens,
-    ANSWER_TOKENS where None; sampled: as in `answer_prompts`."""
+    ANSWER_TOKENS where None; sampled: as in `answer_all`."""
     own = parallel.own_part([len(prompt.ids) for prompt in prompts])
 
     def on_batch(done: int, _: int) -> None:
         say.advance(parallel.n_ranks() * done)
 
     by_chance = {place for place, i in enumerate(own) if i in sampled}
-    made = answer_prompts(model, encoder, [prompts[i] for i in own], limit or ANSWER_TOKENS, on_batch, by_chance)
+    made = answer_all(model, encoder, [prompts[i] for i in own], limit or ANSWER_TOKENS, on_batch, by_chance)
     by_place = {i: answer for part in parallel.from_all(list(zip(own, made, strict=True))) for i, answer in part}
     return [by_place[i] for i in range(len(prompts))]

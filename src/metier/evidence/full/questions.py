@@ -16,7 +16,7 @@ from metier.evidence.score import MultipleChoice, Record, encode_items, score_ge
 from metier.evidence.subject import Subject
 from metier.models.decoding import continue_all
 from metier.models.encoding import Encoder
-from metier.models.generate import answer_all
+from metier.models.generate import answer_all, prompts_of
 from metier.models.packing import PackReader
 from metier.runs import write_jsonl
 from metier.sources import general
@@ -59,7 +59,8 @@ def ask_about_terms(subject: Subject, models: Models, about: About) -> None:
     subject.say.begin("both models are asked about the field's terms", len(TWO))
     for i, which in enumerate(TWO):
         with models.reading(which) as reader:
-            answers = answer_all(reader.model, models.encoder_of(which), requests, DEFINITION_TOKENS)
+            encoder = models.encoder_of(which)
+            answers = answer_all(reader.model, encoder, prompts_of(encoder, requests), DEFINITION_TOKENS)
         for row, answer in zip(definitions, answers, strict=True):
             row[which] = answer.answer
         subject.say.advance(i + 1)
