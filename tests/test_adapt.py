@@ -337,6 +337,19 @@ def test_the_plan_is_said_before_and_what_the_set_can_show(told: Told, finished:
     assert any("can show a gain of about" in line for line in told.lines)
 
 
+def test_what_the_reader_is_shown_is_what_each_model_answers_to_that_request(finished: Run) -> None:
+    talker = finished.model()
+    plan = read_json(finished.folder.plan)["evidence"]
+    assert min(plan["requests"], plan["choosing"]["requests"]) > 0  # which are answered in the same batch
+    shown = [sample for sample in finished.results["samples"] if sample["kind"] == "field"]
+    assert len(shown) == measure.SHOWN_FIELD
+    for sample in shown:
+        for arm in ("base", "adapted"):
+            said = talker.generate(sample["request"], measure.ANSWER_TOKENS, adapted=arm == "adapted")
+            assert sample[arm] == said, (arm, sample["request"])
+    assert len({sample["adapted"] for sample in shown}) > 1
+
+
 def test_a_run_by_minutes_trains_what_is_planned_once_the_base_was_measured(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

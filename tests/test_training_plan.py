@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from metier.evidence.planning import after_base_lines
 from metier.settings import BY_DATA, Settings
 from metier.training.evidence_plan import (
     FULL_STRENGTHS,
@@ -320,6 +321,14 @@ def test_what_was_said_of_too_little_time_is_taken_back_where_the_base_leaves_en
     assert found.train_tokens > FEWEST_STEPS * SMALLEST_STEP
     assert not any(hurried in note for note in found.notes)
     assert found.notes == tuple(note for note in first.notes if hurried not in note)
+
+
+def test_a_plan_that_was_made_again_says_how_long_the_base_took_and_what_is_new_of_its_notes() -> None:
+    first, again = replanned(10, 2.0, 0.0)
+    line, *notes = after_base_lines(first, again, 133.0)
+    assert line.startswith(f"the base was measured in 133 s, planned {first.base_s:.0f}: 8,192 tokens in 16 steps fit")
+    assert notes == [f"note: {note}" for note in again.notes]
+    assert after_base_lines(again, again, 1.0)[1:] == []
 
 
 def test_what_is_answered_for_the_reader_and_looked_at_beside_is_counted_in_the_evidence_alone() -> None:
