@@ -65,7 +65,7 @@ def finished(model: Path, rows: Path, told: Told, tmp_path_factory: pytest.TempP
 def test_the_run_folder_is_complete(finished: Run) -> None:
     names = {str(p.relative_to(finished.path)) for p in finished.path.rglob("*") if p.is_file()}
     arms = {f"evidence/{kind}-{arm}.jsonl" for kind in ("scores", "choices", "answers") for arm in ("base", "adapted")}
-    arms |= {f"evidence/{name}.jsonl" for name in ("dial", "trajectory", "trained", "divergence", "layers", "terms")}
+    arms |= {f"evidence/{name}.jsonl" for name in ("dial", "trajectory", "trained", "layers", "terms")}
     expected = {
         "config.toml",
         "plan.json",
@@ -227,10 +227,8 @@ def test_choices_are_made_on_the_select_half_and_claims_on_the_test_half(finishe
     assert not (finished.path / "trajectory").exists()
     assert {"dial", "sufficiency", "jargon", "overdone", "inside"} <= set(finished.results)
     assert all(finished.results[part]["sentence"] for part in ("dial", "sufficiency", "jargon", "overdone"))
-    apart = list(read_jsonl(finished.path / "evidence" / "divergence.jsonl"))
-    assert {r["step"] for r in apart if r["slice"] == "field"} == {last // 2, last}
-    assert {r["step"] for r in apart if r["slice"] != "field"} == {last}
-    assert {r["item"] for r in apart if r["slice"] == "field"} <= of_field
+    assert {(r["step"], r["alpha"]) for r in dial if "kl" in r} == {(last, 1), (last // 2, 1)}
+    assert all("kl" in r for r in dial if r["alpha"] == 1)
     assert set(finished.results["retention"]["divergence"]["slices"]) == {"field", "text", "chat/own answers"}
     said = {one["name"]: one["sentence"] for one in finished.results["overdone"]["detectors"]}
     assert "its entropy on general text " in said["collapse"].lower()

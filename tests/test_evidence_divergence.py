@@ -1,20 +1,17 @@
 """How far the next token moved: sums of records, by kind of text and by step."""
 
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from metier.evidence.divergence import divergence_by_step, divergence_part, entropy_on_text, read_divergence
-from metier.evidence.score import encode_items
-from metier.models.divergence import divergence
+from metier.evidence.divergence import divergence_by_step, divergence_part, entropy_on_text, read_beside
+from metier.evidence.score import encode_items, score_field
+from metier.models.divergence import BesideBase, KeepingBase
 from metier.models.encoding import Encoder
 from metier.models.packing import PackReader, pack
 from metier.sources.examples import Example
-from metier.training.evidence_plan import DIVERGENCE_TEXTS
 from tiny import tiny_model, tiny_tokenizer
 
 Record = dict[str, object]
@@ -29,9 +26,10 @@ RECORDS = [
     record("a", "field", 8, 10, 1.0),
     record("a", "field", 16, 10, 2.0),
     record("b", "field", 16, 30, 8.0),
-    record("t", "text", 16, 10, 0.2, 30.0, 27.0),
-    record("u", "text", 16, 10, 0.4, 20.0, 23.0),
+    record("t", "text/news", 16, 10, 0.2, 30.0, 27.0),
+    record("u", "text/code", 16, 10, 0.4, 20.0, 23.0),
     record("o", "chat/own answers", 16, 5, 0.0),
+    record("o", "chat/good answers", 16, 5, 9.0),
 ]
 
 
@@ -63,7 +61,7 @@ def test_where_nothing_was_read_nothing_is_said() -> None:
     assert divergence_by_step([]) == []
 
 
-def test_the_first_window_of_each_of_the_first_texts_is_read_whatever_the_packs() -> None:
+def test_a_score_read_beside_the_base_holds_the_sums_of_its_windows() -> None:
     model = get_peft_model(tiny_model(), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
@@ -71,20 +69,18 @@ def test_the_first_window_of_each_of_the_first_texts_is_read_whatever_the_packs(
             torch.nn.init.normal_(parameter, std=0.05)
     encoder, reader = Encoder(tiny_tokenizer(), 64), PackReader(model.eval())
     long = "A long text that fills more than one window of this encoder. " * 6
-    texts = [Example(f"t{i}", "s", i, f"d{i // 2}", text=f"{i} {long}") for i in range(DIVERGENCE_TEXTS + 3)]
+    texts = [Example(f"t{i}", "s", i, f"d{i // 2}", text=f"{i} {long}") for i in range(3)]
     assert len(encoder.encode(texts[0])) > 1
     items = encode_items(encoder, texts, (), (), (), ())
-    found = {}
+    beside = BesideBase(KeepingBase(reader))
+    alone, _ = score_field(reader, items, 64, lambda _: None)
+    assert read_beside(alone) == []
     for pack_tokens in (64, 2048):
-        settings = SimpleNamespace(pack_tokens=pack_tokens)
-        subject: Any = SimpleNamespace(reader=reader, encoder=encoder, settings=settings, new_tokens=None)
-        found[pack_tokens] = read_divergence(subject, items, step=7, field_only=True)
-        assert read_divergence(SimpleNamespace(new_tokens="some"), items, 7) == []  # type: ignore[arg-type]
-    records = found[2048]
-    assert [(r["item"], r["document"]) for r in records] == [(f"t{i}", f"d{i // 2}") for i in range(DIVERGENCE_TEXTS)]
-    for record, apart, text in zip(records, found[64], texts, strict=False):
-        expected = divergence(reader, pack([encoder.encode(text)[0]], with_end=False)).double().sum(1).tolist()
-        sums = [record[name] for name in ("kl", "entropy_base", "entropy_adapted")]
-        assert sums == pytest.approx(expected, rel=1e-4)
-        assert apart["kl"] == pytest.approx(record["kl"], rel=1e-4)
-        assert float(str(record["kl"])) > 0
+        records, _ = score_field(beside, items, pack_tokens, lambda _: None)
+        assert read_beside(records) == records
+        for record, one, text in zip(records, alone, texts, strict=True):
+            assert record["nll"] == pytest.approx(one["nll"], rel=1e-5)
+            windows = [pack([window], with_end=False) for window in encoder.encode(text)]
+            expected = sum(beside.per_token(window).double().sum(1) for window in windows)[1:].tolist()
+            assert [record[name] for name in beside.figures] == pytest.approx(expected, rel=1e-4)
+            assert float(str(record["kl"])) > 0

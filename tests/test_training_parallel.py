@@ -352,7 +352,7 @@ def test_the_command_on_two_ranks_leaves_the_run_folder_of_one(
     run = folder / name
     missing = {p.relative_to(alone) for p in alone.rglob("*")} - {p.relative_to(run) for p in run.rglob("*")}
     # A model in parts has no dial while it trains.
-    of_the_dial = {Path("evidence") / f"{name}.jsonl" for name in ("dial", "trajectory", "trained", "divergence")}
+    of_the_dial = {Path("evidence") / f"{name}.jsonl" for name in ("dial", "trajectory", "trained")}
     assert missing == (of_the_dial if name == "with-fsdp" else set())
     assert not {p.relative_to(run) for p in run.rglob("*")} - {p.relative_to(alone) for p in alone.rglob("*")}
     for file in ("ledger.json", "splits.json", "evidence/answers-base.jsonl", "evidence/scores-base.jsonl"):

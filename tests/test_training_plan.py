@@ -140,8 +140,8 @@ def test_without_a_select_half_no_strength_is_chosen() -> None:
 
 def test_what_is_read_to_choose_by_is_counted_for_every_strength_and_the_field_for_every_stage() -> None:
     choosing = Choosing(2, 3, 4, (0.5, 1.0, 1.25))
-    expected = 4 * (2 * 90 + 3 * 220 + 4 * 150) + (3 + 2) * 2 * 90
-    expected += 2 * 2 * 2 * 90 + 2 * 3 * 220 + 4 * 150  # both models, for the divergence; of the field twice
+    expected = 5 * (2 * 90 + 3 * 220 + 4 * 150)  # the base, three strengths, halfway
+    expected += (2 + 2) * 2 * 90  # two earlier stages; trained rows, by both models
     assert choosing.score_tokens(SIZES) == expected
     evidence = EvidencePlan(1, 1, 1, 1, choosing)
     without = evidence_seconds(EvidencePlan(1, 1, 1, 1), SIZES, SPEED)

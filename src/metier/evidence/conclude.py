@@ -9,7 +9,7 @@ from scipy import stats
 from metier.evidence.dial.choose import choose_dial
 from metier.evidence.dial.confirm import confirmation, left_out, tilt_advice
 from metier.evidence.dial.words import against
-from metier.evidence.divergence import divergence_by_step, divergence_part, entropy_on_text
+from metier.evidence.divergence import divergence_by_step, divergence_part, entropy_on_text, read_beside
 from metier.evidence.full.compared import compared
 from metier.evidence.full.questions import few_shot, recited, term_choices
 from metier.evidence.gain import FIELD_SLICE, gain
@@ -65,7 +65,7 @@ def evidence_part(run: RunFolder) -> dict[str, Any]:
         text_margin=stored.facts.margin,
     )
     retained = withhold(retained, stored.leaks, stored.general_items())
-    if apart := divergence_part(stored.divergence):
+    if apart := divergence_part(read_beside(stored.dial)):
         retained["divergence"] = apart
     verdict = decide(gained, retained, stored.facts.unit)
     rivals = compared(run, {leak.id for leak in stored.leaks.held_out})
@@ -162,17 +162,16 @@ def _overdone(stored: Stored, retained: Mapping[str, Any]) -> dict[str, Any]:
     if not stored.dial:
         return {}
     repetition = next((one for one in retained["slices"] if one["name"] == "answers/repetition"), None)
-    dial, divergence, prompted = (
-        _without(stored.leaks, records) for records in (stored.dial, stored.divergence, stored.prompted)
-    )
+    dial, prompted = (_without(stored.leaks, records) for records in (stored.dial, stored.prompted))
     if not any(record["alpha"] == 0 for record in dial):
         return {}
+    beside = read_beside(dial)
     found = overdone(
         dial,
-        divergence_by_step(divergence),
+        divergence_by_step(beside),
         _train_gap(stored),
         recited(stored.extraction),
-        entropy_on_text(divergence),
+        entropy_on_text(beside),
         repetition,
         few_shot(prompted),
     )

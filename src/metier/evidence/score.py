@@ -1,15 +1,15 @@
 """The one scoring pass that everything reads: per item, the bytes, the tokens and the nats, base and adapted alike."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 
 from metier.evidence.gain import FIELD_SLICE
 from metier.models.encoding import Encoded, Encoder
-from metier.models.packing import Branches, Pack, PackReader, pack_branches, packs_of
+from metier.models.packing import Branches, Pack, pack_branches, packs_of
 from metier.sources.examples import Example, Message
 from metier.sources.general import Request
 from metier.training import parallel
@@ -19,11 +19,20 @@ Advance = Callable[[int], None]
 """Called with the number of tokens just read, by all ranks together."""
 
 
+class Reader(Protocol):
+    """Gives nats of each supervised token of a pack and, below them, what `figures` names: (1 + figures, N)."""
+
+    @property
+    def figures(self) -> tuple[str, ...]: ...
+    def per_token(self, batch: Pack) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True)
 class Scored:
-    """nats of each scored token, in the order of the text."""
+    """nats of each scored token, in the order of the text, and the sums of what else was read of them."""
 
     by_token: tuple[float, ...] = ()
+    sums: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def nll(self) -> float:
@@ -33,9 +42,15 @@ class Scored:
     def tokens(self) -> int:
         return len(self.by_token)
 
+    def __add__(self, other: "Scored") -> "Scored":
+        """That of two windows of a text, one after the other."""
+        names = self.sums or other.sums
+        sums = {name: self.sums.get(name, 0.0) + other.sums.get(name, 0.0) for name in names}
+        return Scored(self.by_token + other.by_token, sums)
+
 
 def score_documents(
-    reader: PackReader, documents: Sequence[Encoded], pack_tokens: int, advance: Advance
+    reader: Reader, documents: Sequence[Encoded], pack_tokens: int, advance: Advance
 ) -> dict[str, Scored]:
     """Nats of each item's text; the windows of one item are joined. End tokens are not scored: they stand for no
     byte."""
@@ -44,13 +59,12 @@ def score_documents(
     found = _score(list(packs_of(by_length, pack_tokens, with_end=False)), reader, advance)
     scored: dict[str, Scored] = {}
     for i, document in enumerate(documents):
-        before = scored.get(document.item, Scored())
-        scored[document.item] = Scored(before.by_token + found[str(i)].by_token)
+        scored[document.item] = scored.get(document.item, Scored()) + found[str(i)]
     return scored
 
 
 def score_branches(
-    reader: PackReader, documents: Sequence[Branches], pack_tokens: int, advance: Advance
+    reader: Reader, documents: Sequence[Branches], pack_tokens: int, advance: Advance
 ) -> dict[str, Scored]:
     """Nats of every branch after its stem; keys are '<item>#<branch number>'."""
     by_length = sorted(documents, key=lambda d: d.n_tokens, reverse=True)
@@ -68,21 +82,22 @@ def score_branches(
     return _score(packs, reader, advance)
 
 
-def _score(packs: Sequence[Pack], reader: PackReader, advance: Advance) -> dict[str, Scored]:
+def _score(packs: Sequence[Pack], reader: Reader, advance: Advance) -> dict[str, Scored]:
     """Each pack is read by one rank; what the others read is zero here until all ranks are added up."""
-    nats = [torch.zeros(len(batch.labels), dtype=torch.float64) for batch in packs]
+    read = [torch.zeros(1 + len(reader.figures), len(batch.labels), dtype=torch.float64) for batch in packs]
     n_ranks = parallel.n_ranks()
     for i in parallel.own_part([batch.n_tokens for batch in packs]):
-        nats[i] = reader.token_nll(packs[i]).cpu().double()
+        read[i] = reader.per_token(packs[i]).cpu().double()
         advance(n_ranks * packs[i].n_tokens)
     if not packs:
         return {}
-    together = parallel.sum_over_ranks(torch.cat(nats))
+    together = parallel.sum_over_ranks(torch.cat(read, dim=1))
     scored: dict[str, Scored] = {}
-    for batch, of_pack in zip(packs, torch.split(together, [len(n) for n in nats]), strict=True):
+    for batch, of_pack in zip(packs, torch.split(together, [r.shape[1] for r in read], dim=1), strict=True):
         lengths = torch.bincount(batch.owners, minlength=len(batch.items)).tolist()  # owners stand in order
-        for item, by_token in zip(batch.items, torch.split(of_pack, lengths), strict=True):
-            scored[item] = Scored(tuple(by_token.tolist()))
+        for item, (nats, *others) in zip(batch.items, torch.split(of_pack, lengths, dim=1), strict=True):
+            sums = {name: float(other.sum()) for name, other in zip(reader.figures, others, strict=True)}
+            scored[item] = Scored(tuple(nats.tolist()), sums)
     return scored
 
 
@@ -184,9 +199,7 @@ def encode_items(
     )
 
 
-def score_field(
-    reader: PackReader, items: Items, pack_tokens: int, advance: Advance
-) -> tuple[list[Record], list[Record]]:
+def score_field(reader: Reader, items: Items, pack_tokens: int, advance: Advance) -> tuple[list[Record], list[Record]]:
     """(records of the slice `field`, records of their tokens); bytes are those of the text that was scored."""
     scored = score_documents(reader, items.field_documents, pack_tokens, advance)
     n_bytes = bytes_by_item(items.field_documents)
@@ -212,7 +225,7 @@ def bytes_by_item(documents: Sequence[Encoded]) -> dict[str, int]:
 
 
 def score_general(
-    reader: PackReader, items: Items, pack_tokens: int, advance: Advance
+    reader: Reader, items: Items, pack_tokens: int, advance: Advance
 ) -> tuple[list[Record], list[Record]]:
     """(records of the slices text/… and chat/…, records of the choices)."""
     records: list[Record] = []
@@ -241,7 +254,7 @@ def score_general(
 
 
 def score_record(item: str, name: str, document: str, group: str, n_bytes: int, scored: Scored) -> Record:
-    """A line of evidence/scores-*.jsonl. name: of the slice."""
+    """A line of evidence/scores-*.jsonl, and of dial.jsonl. name: of the slice."""
     return {
         "item": item,
         "slice": name,
@@ -250,4 +263,5 @@ def score_record(item: str, name: str, document: str, group: str, n_bytes: int, 
         "bytes": n_bytes,
         "tokens": scored.tokens,
         "nll": scored.nll,
+        **scored.sums,
     }

@@ -10,14 +10,14 @@ from functools import partial
 from peft import PeftModel
 from torch import Tensor
 
-from metier.evidence.divergence import read_divergence
 from metier.evidence.gain import FIELD_SLICE
 from metier.evidence.kept_scores import General, ScoreCache
 from metier.evidence.measure import read_alike, score_cache, subset
-from metier.evidence.score import Items, Record, encode_items, score_field, score_general
+from metier.evidence.score import Items, Reader, Record, encode_items, score_field, score_general
 from metier.evidence.subject import Subject
 from metier.evidence.written import kept_answers
 from metier.models.adapters import at_strength, disabled
+from metier.models.divergence import BesideBase, KeepingBase
 from metier.runs import RunFolder, read_jsonl, write_jsonl
 from metier.settings import Settings
 from metier.sources import general
@@ -25,7 +25,7 @@ from metier.sources.examples import Example
 from metier.training.evidence_plan import Choosing
 from metier.training.trajectory import Trajectory, standing_at
 
-DIAL, WAY, TRAINED, DIVERGENCE = "dial.jsonl", "trajectory.jsonl", "trained.jsonl", "divergence.jsonl"
+DIAL, WAY, TRAINED = "dial.jsonl", "trajectory.jsonl", "trained.jsonl"
 TILT = 0.5  # of the last layer's strength above the mean, and of the first one's below it
 
 
@@ -42,12 +42,14 @@ def read_strengths(
     n_steps: int = 0,
     trained: Sequence[Example] = (),
 ) -> float:
-    """Write evidence/dial.jsonl, trajectory.jsonl, trained.jsonl and divergence.jsonl; return the seconds it took.
+    """Write evidence/dial.jsonl, trajectory.jsonl and trained.jsonl; return the seconds it took.
 
-    dial: score records with `step` and `alpha`, the strength; the base has alpha 0 and the step of the last weights.
+    dial: score records with `step` and `alpha`, the strength; the base has alpha 0 and the step of the last weights. At
+    full strength, halfway and at the end, with the figures of `BesideBase`, unless the adapter brings tokens of its
+    own: there is no next token in common.
     trajectory: score records of the field with `tokens_seen`, the field's tokens that had been trained on by then; not
     there for an adapter that was trained elsewhere. trained: records of some rows that were trained on, by `arm`, for
-    the gap between these and what was held out. divergence: as `divergence.read_divergence`, halfway and at the end.
+    the gap between these and what was held out.
     """
     started = time.monotonic()
     if not planned.strengths:
@@ -56,20 +58,19 @@ def read_strengths(
     # An adapter with tokens of its own cuts the same texts in another way.
     as_adapted = items if subject.new_tokens is None else items.read_with(subject.adapted_encoder)
     stages = _stages(subject, planned, trajectory, n_steps)
+    base = KeepingBase(subject.reader)
+    beside = subject.reader if subject.new_tokens else BesideBase(base)
     seen = {0: 0, **(tokens_seen(subject.run) if trajectory else {})}
     subject.say.begin(f"{len(stages)} strengths and stages of the adapter read what choices are made on", len(stages))
     dial: list[Record] = []
     way: list[Record] = []
-    apart: list[Record] = []
     for i, stage in enumerate(stages):
         subject.say.advance(i)
         with stage.within():
             if stage.alpha == 0:
-                found = _read(subject, items, cache=score_cache(subject))
+                found = _read(subject, base, items, cache=score_cache(subject))
             else:
-                found = _read(subject, as_adapted, stage.with_general)
-            if stage.is_halfway:
-                apart = read_divergence(subject, items, stage.step, field_only=True)
+                found = _read(subject, beside if stage.is_full else subject.reader, as_adapted, stage.with_general)
         if stage.with_general:
             dial += [{"step": stage.step, "alpha": stage.alpha, **stage.tilted, **record} for record in found]
         if trajectory and stage.alpha in (0, 1) and not stage.tilt:
@@ -77,7 +78,6 @@ def read_strengths(
             way += [{"tokens_seen": seen[stage.step if stage.alpha else 0], **record} for record in field]
     if trained:
         write_jsonl(subject.run.evidence / TRAINED, _trained(subject, subset(trained, planned.field_items, 0)))
-    write_jsonl(subject.run.evidence / DIVERGENCE, apart + read_divergence(subject, items, n_steps))
     subject.say.end()
     write_jsonl(subject.run.evidence / DIAL, dial)
     if trajectory:
@@ -95,7 +95,11 @@ class Stage:
     within: Callable[[], AbstractContextManager[None]]
     tilt: float = 0.0
     with_general: bool = True
-    is_halfway: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is a point of the dial at full strength."""
+        return self.alpha == 1 and not self.tilt and self.with_general
 
     @property
     def tilted(self) -> dict[str, float]:
@@ -109,10 +113,7 @@ def _stages(subject: Subject, planned: Choosing, trajectory: Trajectory | None, 
     tilts = [Stage(n_steps, 1.0, partial(at_strength, model, 1.0, TILT), TILT)]
     points = list(trajectory.weights()) if trajectory else []
     halfway = points[-1][0] if points else None
-    way = [
-        Stage(step, 1.0, partial(_standing_at, model, read), 0.0, step == halfway, step == halfway)
-        for step, read in points
-    ]
+    way = [Stage(step, 1.0, partial(_standing_at, model, read), 0.0, step == halfway) for step, read in points]
     full = subject.settings.evidence == "full"
     return [Stage(n_steps, 0.0, partial(disabled, model)), *strengths, *(tilts if full else ()), *way]
 
@@ -152,13 +153,15 @@ def _items(subject: Subject, select: Sequence[Example], planned: Choosing) -> It
     )
 
 
-def _read(subject: Subject, items: Items, general_too: bool = True, cache: ScoreCache | None = None) -> list[Record]:
+def _read(
+    subject: Subject, reader: Reader, items: Items, general_too: bool = True, cache: ScoreCache | None = None
+) -> list[Record]:
     pack_tokens = subject.settings.pack_tokens
 
     def read_general() -> General:
-        return score_general(subject.reader, items, pack_tokens, lambda _: None)
+        return score_general(reader, items, pack_tokens, lambda _: None)
 
-    records, _ = score_field(subject.reader, items, pack_tokens, lambda _: None)
+    records, _ = score_field(reader, items, pack_tokens, lambda _: None)
     if general_too:
         records += (cache.general(items, read_general) if cache else read_general())[0]
     return records

@@ -61,7 +61,6 @@ class Stored:
     trained: Records = field(default_factory=list)
     terms: Records = field(default_factory=list)  # of the field; `seen` where it is known what was trained on
     layers: Records = field(default_factory=list)  # as `layers.layer_changes`
-    divergence: Records = field(default_factory=list)  # as `divergence.read_divergence`
     questions: Records = field(default_factory=list)  # as full.questions writes them, like the next three
     definitions: Records = field(default_factory=list)
     prompted: Records = field(default_factory=list)
@@ -101,7 +100,7 @@ def read_stored(run: RunFolder) -> Stored | None:
 
 
 _OTHERS = (
-    *("passages", "samples", "dial", "trajectory", "trained", "terms", "layers", "divergence"),
+    *("passages", "samples", "dial", "trajectory", "trained", "terms", "layers"),
     *("questions", "definitions", "prompted", "extraction", "tasks", "without_tasks"),
 )
 _KINDS = ("scores", "choices", "answers", "tokens")

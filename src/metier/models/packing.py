@@ -224,6 +224,9 @@ class PackReader:
     function stands for.
     """
 
+    figures: tuple[str, ...] = ()
+    """Names of what `per_token` gives beside nats."""
+
     def __init__(self, model: Any) -> None:
         """model: a transformers causal language model, or one that PEFT has adapted."""
         self.model = model
@@ -271,19 +274,27 @@ class PackReader:
             return nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
         return label_nll(self._hidden(batch), weight, bias, batch.labels, self.softcap)
 
-    @torch.no_grad()
     def token_nll(self, batch: Pack) -> Tensor:
         """(N,): nats of each supervised token."""
-        batch = batch.to(self.device)
-        if self.why_plain:
-            return nn.functional.cross_entropy(self._plain_logits(batch).float(), batch.labels, reduction="none")
-        return token_nll(self._hidden(batch), *head_rows(self.head), batch.labels, self.softcap)
+        return self.nll_of(self.states(batch), batch)
+
+    def per_token(self, batch: Pack) -> Tensor:
+        """(1, N): `token_nll`, where other readers have `figures` below it."""
+        return self.token_nll(batch)[None]
 
     @torch.no_grad()
     def states(self, batch: Pack) -> Tensor:
-        """(N, …) at the position before each supervised token: what `log_probabilities` is made of."""
+        """(N, …) at the position before each supervised token: what `nll_of` and `log_probabilities` are made of."""
         batch = batch.to(self.device)
         return self._plain_logits(batch) if self.why_plain else self._hidden(batch)
+
+    @torch.no_grad()
+    def nll_of(self, states: Tensor, batch: Pack) -> Tensor:
+        """(N,): nats of each supervised token of the pack whose `states` these are."""
+        labels = batch.labels.to(self.device)
+        if self.why_plain:
+            return nn.functional.cross_entropy(states.float(), labels, reduction="none")
+        return token_nll(states, *head_rows(self.head), labels, self.softcap)
 
     @torch.no_grad()
     def log_probabilities(self, states: Tensor) -> Tensor:

@@ -40,9 +40,6 @@ class Sizes:
     looked_at_tokens: int = 0  # read beside all these, to see what training moved
 
 
-DIVERGENCE_TEXTS = 8  # of each kind whose divergence from the base is read, halfway and at the end
-
-
 @dataclass(frozen=True)
 class Choosing:
     """How many items of the select half are read, by how many versions of the adapter."""
@@ -53,18 +50,13 @@ class Choosing:
     strengths: tuple[float, ...] = ()
 
     def score_tokens(self, sizes: Sizes) -> float:
-        """Tokens read in all: by the base and at every strength; the field at every point of the trajectory, rows that
-        were trained on by both models; and some of each kind by both at once, for the divergence."""
+        """Tokens read in all: by the base, at every strength and halfway; the field at the other points of the
+        trajectory, and rows that were trained on by both models."""
         if not self.strengths:
             return 0.0
         field = self.field_items * sizes.field_tokens
         general = self.texts * sizes.text_tokens + self.requests * sizes.request_tokens
-        apart = (
-            4 * min(self.field_items, DIVERGENCE_TEXTS) * sizes.field_tokens
-            + 2 * min(self.texts, DIVERGENCE_TEXTS) * sizes.text_tokens
-            + min(self.requests, DIVERGENCE_TEXTS) * sizes.request_tokens
-        )
-        return (1 + len(self.strengths)) * (field + general) + (len(SHARES) + 2) * field + apart
+        return (2 + len(self.strengths)) * (field + general) + (len(SHARES) - 1 + 2) * field
 
 
 @dataclass(frozen=True)
