@@ -7,6 +7,7 @@ import pytest
 
 from metier.errors import DataError
 from metier.evidence.retention import choice_probabilities, retention
+from metier.evidence.statistics import bits_difference
 
 
 def scores(name, n=40, lost=0.0, noise=0.004, seed=0, bits=1.0):
@@ -16,7 +17,7 @@ def scores(name, n=40, lost=0.0, noise=0.004, seed=0, bits=1.0):
     for i in range(n):
         n_bytes = int(rng.integers(200, 900))
         nll = math.log(2) * bits * n_bytes * rng.lognormal(0, 0.2)
-        one = {"item": f"{name}-{i}", "slice": name, "document": f"{name}-{i}", "bytes": n_bytes}
+        one = {"item": f"{name}-{i}", "slice": name, "document": f"{name}-{i}", "group": name, "bytes": n_bytes}
         base.append({**one, "nll": nll})
         adapted.append({**one, "nll": nll * (1 + lost + noise * rng.standard_normal())})
     return base, adapted
@@ -131,6 +132,17 @@ def test_failing_is_corrected_for_the_number_of_slices_and_passing_is_not():
     assert alone["passed"] is False
     assert only(among, "text/x")["passed"] is None
     assert only(among, "text/0")["upper_95"] == only(judge(arms[0]), "text/0")["upper_95"]
+
+
+def test_half_of_the_error_is_that_of_all_text_together_and_the_others_share_the_rest():
+    """However many others there are, what calls the whole lost stays what it is."""
+    two = [scores(f"text/{kind}", n=12, lost=0.0205, noise=0.012, seed=0) for kind in ("news", "code")]
+    others = [scores(f"your {i}") for i in range(12)]
+    few = judge(tuple(list(chain(*(pair[arm] for pair in two))) for arm in (0, 1)))
+    many = judge(tuple(list(chain(*(pair[arm] for pair in (*two, *others)))) for arm in (0, 1)))
+    assert (only(few, "text")["passed"], only(many, "text")["passed"]) == (False, False)
+    loss = bits_difference([(a, b) for b, a in zip(*(two[0][i] + two[1][i] for i in (0, 1)), strict=True)], True)
+    assert loss.lower(0.025) > only(few, "text")["margin"] > loss.lower(0.05 / 15)  # an equal share would not call it
 
 
 def test_own_answers_have_an_absolute_margin_that_a_ruined_assistant_fails():

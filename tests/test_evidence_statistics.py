@@ -80,6 +80,58 @@ def test_intervals_of_skewed_documents_cover_the_truth_about_95_times_in_100(n):
     assert 0.92 < covered / 600 < 0.98
 
 
+KINDS = {"code": 0.06, "dialogue": 0.03, "news": 0.01, "letters": 0.0}  # what each loses
+
+
+def of_kinds(rng, n):
+    """(bits, bytes, documents, kinds) of n documents of each kind."""
+    kinds = [kind for kind in KINDS for _ in range(n)]
+    n_bytes = rng.lognormal(6, 0.3, len(kinds))
+    bits = n_bytes * (np.array([KINDS[kind] for kind in kinds]) + rng.normal(0, 0.01, len(kinds)))
+    return bits.tolist(), n_bytes.tolist(), [str(i) for i in range(len(kinds))], kinds
+
+
+def test_documents_drawn_kind_by_kind_vary_within_their_kinds_only():
+    rng = np.random.default_rng(7)
+    truth = sum(KINDS.values()) / len(KINDS)
+    covered = {"simple": 0, "by kind": 0}
+    for _ in range(600):
+        bits, n_bytes, documents, kinds = of_kinds(rng, 5)
+        simple, by_kind = (ratio_estimate(bits, n_bytes, documents, k) for k in ((), kinds))
+        assert by_kind.value == simple.value
+        assert by_kind.se < 0.8 * simple.se
+        assert by_kind.df == pytest.approx(simple.df - 3)
+        for name, (low, high) in (("simple", simple.interval), ("by kind", by_kind.interval)):
+            covered[name] += low <= truth <= high
+    assert covered["simple"] > 0.985 * 600  # too wide
+    assert 0.93 * 600 < covered["by kind"] < 0.98 * 600
+
+
+def test_the_error_by_kind_of_equal_lengths_is_the_textbook_one():
+    rng = np.random.default_rng(8)
+    values, kinds = rng.normal(size=12), list("aaaabbbbcccc")
+    found = mean_estimate(values.tolist(), [str(i) for i in range(12)], kinds)
+    variance = sum(values[i : i + 4].var(ddof=1) / 4 for i in (0, 4, 8)) / 9
+    assert (found.se, found.df) == (pytest.approx(math.sqrt(variance)), pytest.approx(9))
+
+
+def test_kinds_of_one_document_are_taken_together():
+    values, documents = [0.1, 0.4, 0.2, 0.7, 0.3], list("vwxyz")
+    one_kind = mean_estimate(values, documents, ["a"] * 5)
+    assert one_kind == mean_estimate(values, documents)
+    assert mean_estimate(values, documents, list("abcde")) == one_kind
+    assert mean_estimate(values, documents, list("aaaab")) == one_kind
+    assert mean_estimate(values, documents, list("aaabc")) == mean_estimate(values, documents, list("aaabb"))
+
+
+def test_rows_of_one_document_are_of_its_kind():
+    bits, n_bytes, documents, kinds = of_kinds(np.random.default_rng(9), 3)
+    once = ratio_estimate(bits, n_bytes, documents, kinds)
+    halves = [[value / 2 for value in values for _ in range(2)] for values in (bits, n_bytes)]
+    twice = ratio_estimate(*halves, *([name for name in names for _ in range(2)] for names in (documents, kinds)))
+    assert (twice.se, twice.n_items) == (pytest.approx(once.se), 2 * once.n_items)
+
+
 def test_identical_arms_differ_by_exactly_zero():
     records = [record(f"i{i}", 30.1 + i / 7, 33 + i) for i in range(12)]
     estimate = bits_difference([(one, one) for one in records])

@@ -42,6 +42,7 @@ ENDED_MARGIN = 0.15  # share of answers: the length limit is arbitrary, so runni
 # doublings away from the length of a good answer, compared with the base: not from the base's own length, because a
 # base that runs into the limit in loops is cured, not harmed, by shorter answers
 LENGTH_MARGIN = 0.5
+ALL_TEXT_SHARE = 0.5  # of the probability of calling a loss that is none
 
 
 class Loss(Protocol):
@@ -90,10 +91,11 @@ def retention(
     text_margin: the share of the base's bits per byte that general text may lose; a single register may lose twice it.
 
     A slice passed (true) when the upper bound of its loss lies within the margin, at 5 %. It failed (false) when the
-    lower bound lies beyond the margin at 5 % divided by the number of slices, so that a model within every margin is
-    called forgetful in at most 5 % of runs however many slices there are; passing needs no such correction, because
-    the whole passes only if every slice does. Otherwise `passed` is null: too few items to tell. A slice on which the
-    base does no better than chance (`at_chance`) is neither, and the others decide.
+    lower bound lies beyond the margin at the slice's share of 5 %: half of it goes to all registers of text together,
+    which is what the budget is a budget of, the rest in equal parts to the others, so that a model within every margin
+    is called forgetful in at most 5 % of runs however many slices there are (Bonferroni, weighted); passing needs no
+    such correction, because the whole passes only if every slice does. Otherwise `passed` is null: too few items to
+    tell. A slice on which the base does no better than chance (`at_chance`) is neither, and the others decide.
 
     Raises:
         DataError: the two arms do not hold the same items, or an item cannot be scored.
@@ -103,15 +105,23 @@ def retention(
         *_measure_choices(base_choices, adapted_choices),
         *_measure_answers(base_answers, adapted_answers),
     ]
-    slices = [_judge(one, n_slices=len(measured)) for one in measured]
+    slices = [_judge(one, error) for one, error in zip(measured, _errors(measured), strict=True)]
     outcomes = [one["passed"] for one in slices if not one["at_chance"]]
     passed = False if False in outcomes else True if outcomes and None not in outcomes else None
     return {"margin": text_margin, "passed": passed, "slices": slices}
 
 
-def _judge(measured: Measured, n_slices: int) -> dict[str, Any]:
+def _errors(measured: Sequence[Measured]) -> list[float]:
+    """For each slice, how probably it may be called lost where it is not."""
+    n_others = sum(one.name != ALL_TEXT for one in measured)
+    left = ERROR if n_others == len(measured) else ERROR * (1 - ALL_TEXT_SHARE)
+    return [ERROR * ALL_TEXT_SHARE if one.name == ALL_TEXT else left / n_others for one in measured]
+
+
+def _judge(measured: Measured, error: float) -> dict[str, Any]:
+    """error: how probably it may be called lost where it is not."""
     loss, margin = measured.loss, measured.margin
-    upper, surely_lost = loss.upper(), loss.lower(ERROR / n_slices)
+    upper, surely_lost = loss.upper(), loss.lower(error)
     passed: bool | None = None
     if measured.at_chance:
         passed = None
@@ -165,7 +175,8 @@ def _measure_bits(name: str, pairs: Sequence[tuple[Record, Record]], text_margin
     margin = margin_of(name, base, text_margin)
     adapted_first = [(adapted, record) for record, adapted in pairs]  # a loss is adapted - base
     adapted = bits_per_byte(record for record, _ in adapted_first)
-    return Measured(name, "bits per byte", base, adapted, bits_difference(adapted_first), margin)
+    # Every kind has its share of what is read of the pack, however much is (sources/general.py).
+    return Measured(name, "bits per byte", base, adapted, bits_difference(adapted_first, by_kind=True), margin)
 
 
 def choice_probabilities(record: Record) -> list[float]:

@@ -14,6 +14,10 @@ about as much as four. It was chosen by simulation: how often, in per cent, a 95
 
 It is the closest to 95 % where the data look like measured ones, needs no draws, and gives a bound at any level.
 Where a few documents carry most of a change no method is right: the misses then lie on the side of the long tail.
+
+A set that was drawn kind by kind, a like number of documents of each, varies only within its kinds: there each kind has
+a jackknife of its own, and the degrees of freedom are those of the effective documents less the kinds. Where kinds lose
+unlike shares the simple interval of such a set is too wide: it held the truth in 99 % (benchmarks/RESULTS.md).
 """
 
 import math
@@ -117,24 +121,47 @@ class BoundedMean:
         return np.random.default_rng(self.seed).standard_exponential((BOUND_DRAWS, self.n_items + 1))
 
 
-def ratio_estimate(numerators: Sequence[float], denominators: Sequence[float], documents: Sequence[str]) -> Estimate:
-    """sum(numerators) / sum(denominators), items clustered by document; denominators are positive."""
-    _, codes = np.unique(np.asarray(documents, dtype=str), return_inverse=True)
+def ratio_estimate(
+    numerators: Sequence[float], denominators: Sequence[float], documents: Sequence[str], kinds: Sequence[str] = ()
+) -> Estimate:
+    """sum(numerators) / sum(denominators), items clustered by document; denominators are positive. kinds: of each item,
+    where the documents were drawn kind by kind; a document is of one kind, and kinds of one document are taken
+    together."""
+    _, first, codes = np.unique(np.asarray(documents, dtype=str), return_index=True, return_inverse=True)
     tops = np.bincount(codes, weights=np.asarray(numerators, dtype=np.float64))
     bottoms = np.bincount(codes, weights=np.asarray(denominators, dtype=np.float64))
     top, bottom, n = float(tops.sum()), float(bottoms.sum()), len(tops)
     value = top / bottom
     if n < 2:
         return Estimate(value, None, None, len(documents), n)
-    left_out = (top - tops) / (bottom - bottoms) - value  # exactly zero where nothing changed anywhere
-    se = math.sqrt((n - 1) / n * float(left_out @ left_out))
+    strata = _strata([kinds[i] for i in first] if kinds else [""] * n)
+    variance = 0.0
+    for stratum in strata:
+        own, size = (tops[stratum], bottoms[stratum]), len(stratum)
+        # Without one document, the others of its kind stand for it.
+        tops_left, bottoms_left = (
+            all_ + (of.sum() - size * of) / (size - 1) for all_, of in zip((top, bottom), own, strict=True)
+        )
+        left_out = tops_left / bottoms_left - value  # exactly zero where nothing changed anywhere
+        variance += (size - 1) / size * float(left_out @ left_out)
     effective = 1.0 / float(((bottoms / bottom) ** 2).sum())
-    return Estimate(value, se, max(effective - 1.0, 1.0), len(documents), n)
+    return Estimate(value, math.sqrt(variance), max(effective - len(strata), 1.0), len(documents), n)
 
 
-def mean_estimate(values: Sequence[float], documents: Sequence[str]) -> Estimate:
+def _strata(kinds: Sequence[str]) -> list[NDArray[np.intp]]:
+    """The documents of each kind; those of kinds that have one alone together, or with another kind."""
+    _, codes = np.unique(np.asarray(kinds, dtype=str), return_inverse=True)
+    n_of = np.bincount(codes)
+    strata = [np.flatnonzero(codes == code) for code in np.flatnonzero(n_of > 1)]
+    alone = np.flatnonzero(n_of[codes] == 1)
+    if len(alone) == 1 and strata:
+        return [np.append(strata[0], alone), *strata[1:]]
+    return [*strata, alone] if len(alone) else strata
+
+
+def mean_estimate(values: Sequence[float], documents: Sequence[str], kinds: Sequence[str] = ()) -> Estimate:
     """The mean over items, clustered by document: paired when the values are differences."""
-    return ratio_estimate(values, np.ones(len(values)).tolist(), documents)
+    return ratio_estimate(values, np.ones(len(values)).tolist(), documents, kinds)
 
 
 def bits_per_byte(records: Iterable[Record]) -> float:
@@ -146,10 +173,11 @@ def bits_per_byte(records: Iterable[Record]) -> float:
     return nll / (math.log(2) * n_bytes)
 
 
-def bits_difference(pairs: Sequence[tuple[Record, Record]]) -> Estimate:
-    """Bits per byte, base - adapted, over paired score records."""
+def bits_difference(pairs: Sequence[tuple[Record, Record]], by_kind: bool = False) -> Estimate:
+    """Bits per byte, base - adapted, over paired score records. by_kind: the documents were drawn group by group."""
     bits = [(base["nll"] - adapted["nll"]) / math.log(2) for base, adapted in pairs]
-    return ratio_estimate(bits, [base["bytes"] for base, _ in pairs], [base["document"] for base, _ in pairs])
+    kinds = [base["group"] for base, _ in pairs] if by_kind else ()
+    return ratio_estimate(bits, [base["bytes"] for base, _ in pairs], [base["document"] for base, _ in pairs], kinds)
 
 
 def relative_difference(pairs: Sequence[tuple[Record, Record]]) -> Estimate:
