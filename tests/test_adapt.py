@@ -207,6 +207,10 @@ def test_both_arms_hold_the_same_items_in_the_same_order(finished: Run) -> None:
         assert [(r["item"], r.get("slice")) for r in base] == [(r["item"], r.get("slice")) for r in adapted]
         assert len(base) > 5
         assert base != adapted
+    planned = read_json(finished.path / "plan.json")["evidence"]
+    slices = {one["name"]: one["n_items"] for one in finished.results["retention"]["slices"]}
+    assert slices["answers/length"] == planned["requests"]
+    assert slices["chat/good answers"] == slices["chat/own answers"] == (planned["requests"] + 1) // 2
 
 
 def test_choices_are_made_on_the_select_half_and_claims_on_the_test_half(finished: Run) -> None:

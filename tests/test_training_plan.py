@@ -13,6 +13,7 @@ from metier.training.evidence_plan import (
     LARGEST_QUICK,
     SMALLEST,
     SURER,
+    SUSTAINED,
     Choosing,
     EvidencePlan,
     Sizes,
@@ -83,7 +84,7 @@ def test_a_plan_that_is_not_noted_as_too_long_fits_its_minutes(minutes: float) -
 def test_evidence_lies_between_the_smallest_and_the_largest_and_never_over_what_there_is() -> None:
     to_choose = {"select_items": 10_000, "probe_texts": 10_000, "probe_requests": 10_000}
     plenty = replace(SIZES, field_items=10_000, texts=10_000, requests=10_000, choices=10_000, **to_choose)
-    assert planned(3, plenty).evidence == SMALLEST
+    assert evidence_plan("quick", plenty, SPEED, 0.0) == SMALLEST
     assert planned(1000, plenty).evidence == LARGEST_QUICK
     few = replace(SIZES, field_items=7, texts=6, requests=8, choices=10)
     assert planned(120, few).evidence == EvidencePlan(7, 6, 8, 10)
@@ -104,6 +105,12 @@ def test_evidence_of_each_kind_is_counted_in_both_arms() -> None:
     assert evidence_seconds(one_of_each, SIZES, SPEED) == pytest.approx(expected)
 
 
+def test_half_of_the_requests_are_scored_and_all_are_answered() -> None:
+    five = EvidencePlan(0, 0, 5, 0)
+    assert five.scored_requests == 3
+    assert evidence_seconds(five, SIZES, SPEED) == pytest.approx(2 * 3 * 150 / 2000 + 2 * 5 * 96 / 250)
+
+
 def test_minutes_that_are_over_before_the_plan_are_no_minutes() -> None:
     found = plan(Settings(data=("x",)), SIZES, SPEED, -30.0, lr=1e-3)
     assert found.notes == (f"0 s may be too few for {FEWEST_STEPS} steps, which are made anyway",)
@@ -121,14 +128,14 @@ def test_full_evidence_is_everything_where_the_time_allows_at_more_strengths() -
     sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
     choosing = Choosing(200, 36, 20, FULL_STRENGTHS)
     assert planned(600, sizes, evidence="full").evidence == EvidencePlan(300, 156, 60, 240, choosing)
-    hurried = planned(3, sizes, evidence="full").evidence
+    hurried = evidence_plan("full", sizes, SPEED, 0.0)
     assert hurried == replace(SMALLEST, choosing=replace(SMALLEST.choosing, strengths=FULL_STRENGTHS))
 
 
 @pytest.mark.parametrize("options", [{}, {"tokens": 8192}])
 def test_where_even_the_smallest_evidence_takes_too_long_no_strength_is_chosen_and_it_is_said(options: Any) -> None:
     sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
-    assert planned(3, sizes, **options).evidence.choosing.strengths
+    assert planned(4, sizes, **options).evidence.choosing.strengths
     found = planned(0.5, sizes, **options)
     assert found.evidence == replace(SMALLEST, choosing=Choosing())
     assert "the time is too short to choose a strength: the adapter is measured as it is trained" in found.notes
@@ -160,9 +167,9 @@ def test_the_steps_beside_the_run_that_the_trajectory_takes_are_planned_and_coun
 
 def test_given_tokens_leave_their_evidence_the_time_without_the_steps_beside_the_run() -> None:
     sizes = replace(SIZES, select_items=200, probe_texts=36, probe_requests=20)
-    smallest_s = evidence_seconds(planned(3, sizes).evidence, sizes, SPEED)
+    smallest_s = evidence_seconds(evidence_plan("quick", sizes, SPEED, 0.0), sizes, SPEED)
     tokens = 70_000  # 100 s of training, and 17.5 s beside it
-    needed = (1 + EXTRA_STEPS) * tokens / SPEED.train_tokens_per_s + smallest_s
+    needed = (1 + EXTRA_STEPS) * tokens / SPEED.train_tokens_per_s + SUSTAINED * smallest_s
     for seconds, chooses in ((needed - 1, False), (needed + 1, True)):
         found = planned(seconds / MARGIN / 60, sizes, tokens=tokens, lr=1e-3)
         assert bool(found.evidence.choosing.strengths) == chooses
@@ -311,7 +318,48 @@ def test_a_base_that_took_all_of_the_time_leaves_sixteen_small_steps() -> None:
     assert found.train_tokens == FEWEST_STEPS * SMALLEST_STEP < first.train_tokens
     assert (found.steps, found.step_tokens) == (FEWEST_STEPS, SMALLEST_STEP)
     assert first.notes == ()
-    assert found.notes == (f"0 s may be too few for {FEWEST_STEPS} steps, which are made anyway",)
+    hurried = f"0 s may be too few for {FEWEST_STEPS} steps, which are made anyway"
+    assert found.notes == (TOO_SHORT, hurried)
+
+
+TOO_SHORT = "the time is too short to choose a strength: the adapter is measured as it is trained"
+
+
+def test_a_strength_is_chosen_after_all_where_the_base_was_known() -> None:
+    first, found = replanned(3, 0.05, 150)
+    assert (first.evidence.choosing, first.notes) == (Choosing(), (TOO_SHORT,))
+    assert found.evidence == replace(first.evidence, choosing=SMALLEST.choosing)
+    assert TOO_SHORT not in found.notes
+    line = "its strength is chosen among 0.5, 1, 1.25 on 14 other held-out items, 12 texts and 10 requests"
+    assert line in after_base_lines(first, found, 2.0)
+    assert replanned(3, 1.0, 150)[1].evidence == first.evidence
+
+
+def test_a_base_that_took_longer_leaves_less_to_choose_by_and_then_nothing() -> None:
+    found = [replanned(10, pace, 500)[1].evidence.choosing.field_items for pace in (0.8, 1.2, 1.5, 2.0)]
+    assert found[0] == replanned(10, 1.0, 600)[0].evidence.choosing.field_items
+    assert found == sorted(found, reverse=True)
+    assert len(set(found)) > 2
+    first, again = replanned(5, 2.0, 150)
+    assert first.evidence.choosing.strengths
+    assert again.evidence == replace(first.evidence, choosing=Choosing())
+    assert after_base_lines(first, again, 99.0)[1:] == [f"note: {TOO_SHORT}"]
+    full, fewer = replanned(20, 1.5, 700, evidence="full")
+    assert set(fewer.evidence.choosing.strengths) == set(FULL_STRENGTHS)
+    assert 14 <= fewer.evidence.choosing.field_items < full.evidence.choosing.field_items
+
+
+@pytest.mark.parametrize("minutes", [5, 6, 8, 10, 15, 30])
+@pytest.mark.parametrize("pace", [0.3, 0.8, 1.0, 1.3])
+def test_where_a_strength_is_chosen_quick_evidence_costs_no_more_than_training(minutes: int, pace: float) -> None:
+    """On a machine whose pace after the base is that of the base."""
+    first, found = replanned(minutes, pace, 60 * minutes - pace * planned(minutes, TO_CHOOSE).base_s)
+    pace = max(pace, QUICKEST)
+    trained_s = rest_s(found, pace) - pace * found.after_s
+    beside_s = EXTRA_STEPS * found.train_tokens / SPEED.train_tokens_per_s * max(1.0, pace)
+    evidence_s = pace * (first.base_s + found.after_s) + beside_s
+    if found.evidence.choosing.strengths:
+        assert evidence_s < 1.001 * (trained_s - beside_s)
 
 
 def test_what_was_said_of_too_little_time_is_taken_back_where_the_base_leaves_enough() -> None:

@@ -85,8 +85,8 @@ def base_arm(subject: Subject, held_out: Sequence[Example], unit: Unit, evidence
         (*general.own_texts(settings.general).measured, *general.measured_texts()[: evidence.texts])
         if evidence.texts
         else (),
-        requests,
-        [a.answer for a in own],
+        requests[: evidence.scored_requests],
+        [a.answer for a in own[: evidence.scored_requests]],
         general.choices()[: evidence.choices],
     )
     if not kept:

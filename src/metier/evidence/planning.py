@@ -137,6 +137,7 @@ def after_base_lines(first: Plan, planned: Plan, base_s: float) -> list[str]:
     return [
         f"the base was measured in {base_s:.0f} s, planned {first.base_s:.0f}: {planned.train_tokens:,} tokens in "
         f"{planned.steps} steps fit the time that is left",
+        *(_choosing_lines(planned) if planned.evidence.choosing != first.evidence.choosing else ()),
         *(f"note: {note}" for note in planned.notes if note not in first.notes),
     ]
 

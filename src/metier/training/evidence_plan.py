@@ -65,9 +65,15 @@ class EvidencePlan:
 
     field_items: int
     texts: int
-    requests: int  # scored with a good answer and the base's own, and answered anew by both arms
+    requests: int  # answered anew by both arms
     choices: int
     choosing: Choosing = Choosing()
+
+    @property
+    def scored_requests(self) -> int:
+        """The first of the requests, scored with a good answer and the base's own: half of them, for likelihoods need
+        fewer than shares of answers do, and they are the dearest items."""
+        return (self.requests + 1) // 2
 
     def score_tokens(self, sizes: Sizes) -> float:
         """Tokens read in one arm."""
@@ -75,7 +81,7 @@ class EvidencePlan:
             self.field_items * sizes.field_tokens
             + self.texts * sizes.text_tokens
             + (sizes.own_text_tokens if self.texts else 0)
-            + self.requests * sizes.request_tokens
+            + self.scored_requests * sizes.request_tokens
             + self.choices * sizes.choice_tokens
         )
 
@@ -87,8 +93,8 @@ SMALLEST = EvidencePlan(
 chosen on ten documents of each kind or more."""
 
 SURER = replace(SMALLEST, texts=40, requests=72)
-"""What time is spent on first: of 40 texts a loss of 2 % is called lost five times in six, of 24 two times in three
-(benchmarks/RESULTS.md), and with 48 answers a few that loop or go on leave the verdict of a sound run open."""
+"""What time is spent on first: with 48 answers a few that loop or go on leave the verdict of a sound run open, and with
+24 texts one whose texts differ much (benchmarks/RESULTS.md)."""
 
 LARGEST_QUICK = EvidencePlan(
     field_items=200, texts=120, requests=90, choices=240, choosing=Choosing(100, 36, 20, (0.5, 1.0, 1.25))
@@ -99,23 +105,28 @@ FULL_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)
 
 
 def evidence_plan(mode: str, sizes: Sizes, speed: Speed, seconds: float, limit: float = math.inf) -> EvidencePlan:
-    """The largest evidence that fits `seconds`, SMALLEST at least: `quick` up to LARGEST_QUICK, `full` up to everything
-    that there is, at more strengths. Where SMALLEST takes longer than `limit` seconds, no strength is chosen."""
+    """The largest evidence that fits `seconds`, SMALLEST at least. Where SMALLEST takes longer than `limit` seconds, no
+    strength is chosen, and the largest of what is left is measured."""
     if mode == "none":
         return EvidencePlan(0, 0, 0, 0)
+    planned = evidence_plans(mode, sizes)
+    if SUSTAINED * evidence_seconds(planned[0], sizes, speed) > limit:
+        planned = [replace(one, choosing=Choosing()) for one in planned]
+    fitting = [one for one in planned if evidence_seconds(one, sizes, speed) <= seconds]
+    return fitting[-1] if fitting else planned[0]
+
+
+def evidence_plans(mode: str, sizes: Sizes) -> list[EvidencePlan]:
+    """What there is to choose among, the smallest first: `quick` up to LARGEST_QUICK, `full` up to everything that
+    there is, at more strengths."""
     largest = LARGEST_QUICK
     if mode == "full":
         choosing = Choosing(sizes.select_items, sizes.probe_texts, sizes.probe_requests, FULL_STRENGTHS)
         largest = EvidencePlan(sizes.field_items, sizes.texts, sizes.requests, sizes.choices, choosing)
-    planned = [
+    return [
         _between(SMALLEST, largest, 0.0, sizes),
         *(_between(SURER, largest, share, sizes) for share in SHARES_OF_THE_WAY),
     ]
-    fitting = [one for one in planned if evidence_seconds(one, sizes, speed) <= seconds]
-    if fitting:
-        return fitting[-1]
-    in_time = SUSTAINED * evidence_seconds(planned[0], sizes, speed) <= limit
-    return planned[0] if in_time else replace(planned[0], choosing=Choosing())
 
 
 def _between(small: EvidencePlan, large: EvidencePlan, share: float, sizes: Sizes) -> EvidencePlan:

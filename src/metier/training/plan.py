@@ -13,6 +13,7 @@ from metier.training.evidence_plan import (
     after_seconds,
     base_seconds,
     evidence_plan,
+    evidence_plans,
     evidence_seconds,
 )
 from metier.training.probe import JUDGED_ROWS, MAX_SHARE, ProbePlan, probe_plan
@@ -29,6 +30,8 @@ from metier.training.stream import MINED, OWN_GENERAL, REPLAY
 from metier.training.trajectory import EXTRA_STEPS
 
 EVIDENCE_SHARE = 0.5  # of the time that is left: evidence may cost as much as training
+# Of the same, evidence without what its trajectory takes beside training: beyond it no strength is chosen.
+CHOOSING_SHARE = EVIDENCE_SHARE * (1 - EXTRA_STEPS)
 MARGIN = 0.8  # of the time is planned: shared machines grow slower after they were measured (docs/log.md)
 KNOWN_MARGIN = 0.9  # of what is left once the base was measured
 # What the rest is taken to need of what was planned for it: a base whose scores are kept says nothing of its time.
@@ -94,9 +97,10 @@ def read_plan(run: RunFolder) -> Plan | None:
 
 def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: float) -> Plan:
     """Divide `seconds` between training and evidence, or take the tokens that the settings name."""
+    limit = CHOOSING_SHARE * max(0.0, seconds)
     seconds = MARGIN * max(0.0, seconds)
     share = default_share(_kind(settings, sizes), sizes.distance) if settings.replay == BY_DATA else settings.replay
-    fewest, most = _bounds(settings, sizes, share)
+    _, most = _bounds(settings, sizes, share)
     if settings.tokens:
         wanted = settings.tokens
         probe = _probe(settings, sizes, min(wanted, most), lr)
@@ -104,8 +108,7 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
         evidence = evidence_plan(settings.evidence, sizes, speed, left, limit=left)
     else:
         for_evidence = 0.0 if settings.evidence == "none" else EVIDENCE_SHARE * seconds
-        shortest = (1 + EXTRA_STEPS) * fewest / speed.train_tokens_per_s
-        evidence = evidence_plan(settings.evidence, sizes, speed, for_evidence, limit=seconds - shortest)
+        evidence = evidence_plan(settings.evidence, sizes, speed, for_evidence, limit)
         left = seconds - evidence_seconds(evidence, sizes, speed)
         per_token = _seconds_per_token(evidence, sizes, speed, share)
         # The probe's time is taken from the run's own: planned for what is left then, it stays within its share.
@@ -126,16 +129,35 @@ def plan(settings: Settings, sizes: Sizes, speed: Speed, seconds: float, lr: flo
 
 def replan(planned: Plan, settings: Settings, sizes: Sizes, seconds: float, base_s: float) -> Plan:
     """The plan with as many tokens as fit into `seconds`, now that the base was measured, in base_s: what is left of
-    the evidence takes as much longer or shorter than planned. Tokens that the settings name stay what they are."""
+    the evidence takes as much longer or shorter than planned, and a strength is chosen where that leaves the time.
+    Tokens that the settings name stay what they are, and so does their evidence."""
     if settings.tokens or not planned.base_s:
         return planned
-    evidence, speed, share = planned.evidence, planned.speed, planned.replay.share
-    seconds = KNOWN_MARGIN * max(0.0, seconds)
     pace = min(SLOWEST, max(QUICKEST, base_s / planned.base_s))
+    seconds = KNOWN_MARGIN * max(0.0, seconds)
+    evidence = _affordable(planned, settings, sizes, seconds, base_s, pace)
+    speed, share = planned.speed, planned.replay.share
     per_token = _seconds_per_token(evidence, sizes, speed, share) * max(1.0, pace)
-    left = seconds - pace * planned.after_s - _cost(planned.probe) / speed.train_tokens_per_s
+    left = seconds - pace * after_seconds(evidence, sizes, speed) - _cost(planned.probe) / speed.train_tokens_per_s
     wanted = int(max(left, 0) / per_token)
-    return replace(planned, **_of_tokens(wanted, settings, sizes, share, evidence, speed, planned.probe, seconds))
+    of_tokens = _of_tokens(wanted, settings, sizes, share, evidence, speed, planned.probe, seconds)
+    return replace(planned, **of_tokens, evidence=evidence)
+
+
+def _affordable(
+    planned: Plan, settings: Settings, sizes: Sizes, seconds: float, base_s: float, pace: float
+) -> EvidencePlan:
+    """The planned evidence with a strength chosen on as much as was planned, or on less, down to the least, where all
+    of it then costs no more than the training that fits beside it; without one where it would."""
+    evidence = planned.evidence
+    least, *larger = (one.choosing for one in evidence_plans(settings.evidence, sizes))
+    for choosing in (*(one for one in reversed(larger) if one.field_items <= evidence.choosing.field_items), least):
+        one = replace(evidence, choosing=choosing)
+        after_s = pace * after_seconds(one, sizes, planned.speed)
+        trained_s = (seconds - after_s) / (1 + EXTRA_STEPS)
+        if choosing.strengths and base_s + after_s + EXTRA_STEPS * trained_s <= trained_s:
+            return one
+    return replace(evidence, choosing=Choosing())
 
 
 def _of_tokens(

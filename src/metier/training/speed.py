@@ -79,11 +79,11 @@ def _scoring(reader: PackReader, texts: Sequence[Encoded], pack_tokens: int) -> 
 def _tokens_per_s(timed: Callable[[int], Timed], pack_tokens: int) -> float:
     """Of a small pack, which says enough where it takes its time; of a whole one where it does not."""
     work, n_tokens = timed(min(FIRST_PACK, pack_tokens))
-    seconds = _quicker_of_two(work)
+    seconds = _seconds_of(work)  # the first call also warms up
     if pack_tokens > FIRST_PACK and not any_rank(seconds > SOON):
         work, n_tokens = timed(pack_tokens)
-        seconds = _quicker_of_two(work)
-    return n_tokens / seconds
+        return n_tokens / _seconds_of(work)
+    return n_tokens / min(seconds, _seconds_of(work))
 
 
 def _generate_rate(reader: PackReader, answer_tokens: int, score_tokens_per_s: float) -> float:
@@ -98,14 +98,10 @@ def _generate_rate(reader: PackReader, answer_tokens: int, score_tokens_per_s: f
     return GENERATE_ROWS * answer_tokens / (prompts_s + (answer_tokens - 1) * step_s)
 
 
-def _quicker_of_two(work: Callable[[], object]) -> float:
-    """Seconds; the first call also warms up, so the quicker one counts."""
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
+def _seconds_of(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def _repeated(documents: Sequence[Encoded], n_tokens: int) -> Iterator[Encoded]:
