@@ -110,18 +110,16 @@ def test_documents_drawn_kind_by_kind_vary_within_their_kinds_only():
 def test_the_error_by_kind_of_equal_lengths_is_the_textbook_one():
     rng = np.random.default_rng(8)
     values, kinds = rng.normal(size=12), list("aaaabbbbcccc")
-    found = mean_estimate(values.tolist(), [str(i) for i in range(12)], kinds)
+    found = ratio_estimate(values.tolist(), [1.0] * 12, [str(i) for i in range(12)], kinds)
     variance = sum(values[i : i + 4].var(ddof=1) / 4 for i in (0, 4, 8)) / 9
     assert (found.se, found.df) == (pytest.approx(math.sqrt(variance)), pytest.approx(9))
 
 
 def test_kinds_of_one_document_are_taken_together():
-    values, documents = [0.1, 0.4, 0.2, 0.7, 0.3], list("vwxyz")
-    one_kind = mean_estimate(values, documents, ["a"] * 5)
-    assert one_kind == mean_estimate(values, documents)
-    assert mean_estimate(values, documents, list("abcde")) == one_kind
-    assert mean_estimate(values, documents, list("aaaab")) == one_kind
-    assert mean_estimate(values, documents, list("aaabc")) == mean_estimate(values, documents, list("aaabb"))
+    rows = [0.1, 0.4, 0.2, 0.7, 0.3], [1.0, 2.0, 1.0, 3.0, 2.0], list("vwxyz")
+    one_kind = ratio_estimate(*rows)
+    assert [ratio_estimate(*rows, list(kinds)) for kinds in ("aaaaa", "abcde", "aaaab")] == [one_kind] * 3
+    assert ratio_estimate(*rows, list("aaabc")) == ratio_estimate(*rows, list("aaabb")) != one_kind
 
 
 def test_rows_of_one_document_are_of_its_kind():

@@ -159,9 +159,9 @@ def _strata(kinds: Sequence[str]) -> list[NDArray[np.intp]]:
     return [*strata, alone] if len(alone) else strata
 
 
-def mean_estimate(values: Sequence[float], documents: Sequence[str], kinds: Sequence[str] = ()) -> Estimate:
+def mean_estimate(values: Sequence[float], documents: Sequence[str]) -> Estimate:
     """The mean over items, clustered by document: paired when the values are differences."""
-    return ratio_estimate(values, np.ones(len(values)).tolist(), documents, kinds)
+    return ratio_estimate(values, np.ones(len(values)).tolist(), documents)
 
 
 def bits_per_byte(records: Iterable[Record]) -> float:
