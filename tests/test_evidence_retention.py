@@ -145,6 +145,18 @@ def test_half_of_the_error_is_that_of_all_text_together_and_the_others_share_the
     assert loss.lower(0.025) > only(few, "text")["margin"] > loss.lower(0.05 / 15)  # an equal share would not call it
 
 
+UNLIKE = {"code": 0.05, "dialogue": 0.02, "news": 0.006, "narrative": 0.004, "instructions": 0.0}  # by register
+
+
+def test_registers_that_lose_unlike_shares_are_no_noise_of_the_whole():
+    """Text is read register by register: how far they lie apart says nothing of how sure the loss of all is."""
+    arms = [scores(f"text/{kind}", n=4, lost=lost, seed=i) for i, (kind, lost) in enumerate(UNLIKE.items())]
+    found = judge(tuple(list(chain(*(pair[arm] for pair in arms))) for arm in (0, 1)))
+    pairs = [(a, b) for base, adapted in arms for b, a in zip(base, adapted, strict=True)]
+    assert bits_difference(pairs).lower(0.04) < only(found, "text")["margin"]
+    assert only(found, "text")["passed"] is False
+
+
 def test_own_answers_have_an_absolute_margin_that_a_ruined_assistant_fails():
     name = "chat/own answers"
     healthy = only(judge(scores(name, n=30, bits=0.29, lost=0.03, noise=0.1)), name)

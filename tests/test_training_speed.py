@@ -50,6 +50,18 @@ def test_a_whole_pack_is_timed_only_where_a_small_one_takes_no_time(
     assert sizes == tried
 
 
+def test_the_first_call_of_a_small_pack_warms_up_and_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    seconds = iter([5.0, 2.0])
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock)
+
+    def work() -> None:
+        nonlocal clock
+        clock += next(seconds)
+
+    assert speed._tokens_per_s(lambda n_tokens: (work, n_tokens), 4096) == FIRST_PACK / 2.0
+
+
 def test_an_answer_costs_its_prompt_at_the_rate_of_scoring_and_a_step_for_each_further_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
