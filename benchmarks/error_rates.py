@@ -6,7 +6,7 @@ run makes them:
 
     covered   the 95 % interval of the gain holds the gain of all documents, as it should in 92 to 98 % of draws
     false     base and adapted of each document change places at random, so that nothing was gained on average:
-              how often the interval still lies above zero (2.5 % is meant), or the loss is called sure (under 2.5 %,
+              how often the interval still lies above zero (2.5 % is meant), or the loss is called sure (under 4 %,
               what a run allows all registers together)
     power     every change is scaled so that the population's gain is 3 % of the base's bits (its loss, of general
               text, 2 %): how often the gain is shown, and how often that text is not passed as kept; with --as-made
