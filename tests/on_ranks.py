@@ -33,6 +33,7 @@ from metier.ranks import this_rank
 from metier.runs import RunFolder, StepLog
 from metier.sources import general
 from metier.training import parallel
+from metier.training import sharding as units
 from metier.training.journal import Journal
 from metier.training.loop import Recipe, StepMetrics, Trained, train
 from metier.training.probe import Judge, ProbePlan, probe
@@ -55,6 +56,7 @@ def model_to_train(sharding: str, seed: int = 0) -> Any:
     model = add_method(tiny_model("llama", num_hidden_layers=2), "lora", r=4, alpha=8, seed=seed)
     reader = PackReader(model)
     if sharding == "fsdp":
+        units.UNIT_BYTES = 1  # a unit for each layer; the command shares out the layers of so small a model as one
         shard(model)
     return reader
 

@@ -97,6 +97,29 @@ def test_loss_and_gradients_of_the_fast_path_equal_those_of_the_plain_path(famil
         assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
+def test_layers_of_unlike_ranks_and_layers_without_lora_share_what_is_multiplied_once() -> None:
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "v_proj", "up_proj"],
+        rank_pattern={"v_proj": 2},
+        alpha_pattern={"v_proj": 3},
+        task_type="CAUSAL_LM",
+    )
+    fast = stirred(get_peft_model(tiny_model(), config))
+    assert {"LlamaMLP", "LlamaAttention"} <= replace_forwards(fast)
+    plain = get_peft_model(tiny_model(attention="eager"), config)
+    plain.load_state_dict(fast.state_dict())
+    nll, expected = PackReader(fast).summed_nll(pack(MIXED)), plain_nll(plain, MIXED)
+    nll.backward()
+    expected.backward()
+    torch.testing.assert_close(nll, expected, rtol=1e-5, atol=0)
+    wanted = gradients(plain)
+    assert len(wanted) == 12
+    for name, gradient in gradients(fast).items():
+        assert (gradient - wanted[name]).norm() <= 1e-5 * wanted[name].norm(), name
+
+
 def n_replaced(model: Any, *kinds: str) -> int:
     """Of these classes, the head not counted, which only multiplies in another order."""
     head = model.get_output_embeddings()
@@ -116,11 +139,11 @@ def test_a_head_gives_the_same_logits_and_gradient_in_the_order_of_few_rows(
     replace_forwards(model)
     products: list[tuple[int, ...]] = []
 
-    def multiplied(a: Tensor, b: Tensor) -> Tensor:
-        products.append(tuple(a.shape))
-        return a.matmul(b)
+    def multiplied(weight: Tensor, rows: Tensor) -> Tensor:
+        products.append(tuple(weight.shape))
+        return weight @ rows.t()
 
-    monkeypatch.setattr(replace.torch, "mm", multiplied)
+    monkeypatch.setattr(replace, "weight_times", multiplied)
     found = head(states)
     assert products == ([tuple(head.weight.shape)] if n_rows <= FEW_ROWS else [])
     torch.testing.assert_close(found, expected)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.distributed import HashStore
 
 import on_ranks
@@ -18,7 +19,7 @@ from metier.models.packing import divide, packs_of
 from metier.progress import Silent
 from metier.ranks import Rank, this_rank
 from metier.runs import RunFolder, StepLog, read_jsonl, write_json
-from metier.training import parallel
+from metier.training import parallel, sharding
 from metier.training.stream import Step
 from on_ranks import launch
 from tiny import documents, save_tiny
@@ -433,3 +434,16 @@ def test_a_signal_that_reaches_one_rank_stops_all_after_the_same_step_and_the_ru
     found, expected = (list(read_jsonl(path / "metrics.jsonl")) for path in (run, alone))
     assert [r["step"] for r in found] == [r["step"] for r in expected]
     assert [r["loss"] for r in found] == pytest.approx([r["loss"] for r in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(1, [1, 1, 1, 1]), (100, [1, 1, 1, 1]), (240, [2, 1, 1]), (10**9, [4])]
+)
+def test_layers_are_gathered_with_their_neighbours_up_to_a_size(
+    limit: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding, "UNIT_BYTES", limit)
+    layers = [nn.Linear(5, 6, bias=False) for _ in range(3)] + [nn.Linear(50, 60)]
+    units = sharding._of_size(layers)
+    assert [len(unit) for unit in units] == expected
+    assert [layer for unit in units for layer in unit] == layers

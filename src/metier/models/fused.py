@@ -85,8 +85,25 @@ def layers_of(tensors: Sequence[Tensor | None], scalings: Sequence[float]) -> li
     return [Layer(*four, s) for four, s in zip(zip(each, each, each, each, strict=True), scalings, strict=True)]  # type: ignore[arg-type]
 
 
-def linear(x: Tensor, layer: Layer, out: Tensor) -> Tensor | None:
-    """Write the layer of x (T, in) into out (T, out); returns x A' (T, r), which the gradient of b needs."""
+def linears(x: Tensor, layers: Sequence[Layer], outs: Sequence[Tensor]) -> Tensor | None:
+    """Write each layer of x (T, in) into its out (T, out); returns x A' for the gradients, (T, their ranks in turn).
+
+    What is thin is multiplied once for all the layers: a product of 48 columns takes less than two of 16 (docs/log.md).
+    """
+    for layer, out in zip(layers, outs, strict=True):
+        _frozen(x, layer, out)
+    down = _joined(layers)
+    if down is None:
+        return None
+    low = x @ down.t()
+    for layer, out, part in zip(layers, outs, _ranks(low, layers), strict=True):
+        if layer.b is not None:
+            out.addmm_(part, layer.b.t(), alpha=layer.scaling)
+    return low
+
+
+def _frozen(x: Tensor, layer: Layer, out: Tensor) -> None:
+    """Write x W' + b into out."""
     if len(x) <= FEW_ROWS and x.device.type == "cpu":
         out.copy_(torch.mm(layer.weight, x.t()).t())
         if layer.bias is not None:
@@ -95,26 +112,47 @@ def linear(x: Tensor, layer: Layer, out: Tensor) -> Tensor | None:
         torch.mm(x, layer.weight.t(), out=out)
     else:
         torch.addmm(layer.bias, x, layer.weight.t(), out=out)
-    if layer.a is None or layer.b is None:
-        return None
-    low = x @ layer.a.t()
-    out.addmm_(low, layer.b.t(), alpha=layer.scaling)
-    return low
 
 
-def linear_backward(
-    grad: Tensor, x: Tensor, layer: Layer, low: Tensor | None, grad_x: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """(gradient of a, gradient of b); that of x is added to grad_x where one is given. grad (T, out), x (T, in)."""
+def linears_backward(
+    grads: Sequence[Tensor], x: Tensor, layers: Sequence[Layer], low: Tensor | None, grad_x: Tensor | None
+) -> list[Tensor | None]:
+    """The gradients of `tensors_of(layers)`; that of x is added to grad_x where one is given.
+
+    grads: (T, out) of each layer; x (T, in).
+    """
     if grad_x is not None:
-        grad_x.addmm_(grad, layer.weight)
-    if low is None or layer.a is None or layer.b is None:
-        return None, None
-    grad_b = (grad.t() @ low).mul_(layer.scaling)
-    grad_low = (grad @ layer.b).mul_(layer.scaling)
+        for layer, grad in zip(layers, grads, strict=True):
+            grad_x.addmm_(grad, layer.weight)
+    down = _joined(layers)
+    if low is None or down is None:
+        return [None for _ in tensors_of(layers)]
+    grad_low = torch.empty_like(low)
+    of_b: list[Tensor | None] = []
+    for layer, grad, part, into in zip(layers, grads, _ranks(low, layers), _ranks(grad_low, layers), strict=True):
+        if layer.b is None:
+            of_b.append(None)
+            continue
+        of_b.append((grad.t() @ part).mul_(layer.scaling))
+        torch.mm(grad, layer.b, out=into).mul_(layer.scaling)
     if grad_x is not None:
-        grad_x.addmm_(grad_low, layer.a)
-    return grad_low.t() @ x, grad_b
+        grad_x.addmm_(grad_low, down)
+    of_a = _ranks(x.t() @ grad_low, layers)
+    found: list[Tensor | None] = []
+    for a, b in zip(of_a, of_b, strict=True):
+        found += [None, None, None if b is None else a.t(), b]
+    return found
+
+
+def _joined(layers: Sequence[Layer]) -> Tensor | None:
+    """(their ranks, in): the a of all layers that have one, one below the other."""
+    found = [layer.a for layer in layers if layer.a is not None]
+    return found[0] if len(found) == 1 else torch.cat(found) if found else None
+
+
+def _ranks(columns: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, ...]:
+    """The columns of each layer's rank, none for a layer without LoRA."""
+    return torch.split(columns, [0 if layer.a is None else len(layer.a) for layer in layers], dim=1)
 
 
 class _Linear(torch.autograd.Function):
@@ -125,7 +163,7 @@ class _Linear(torch.autograd.Function):
         (layer,) = layers_of(tensors, [scaling])
         rows = x.reshape(-1, x.shape[-1])
         out = rows.new_empty(len(rows), len(layer.weight))
-        low = linear(rows, layer, out)
+        low = linears(rows, [layer], [out])
         ctx.save_for_backward(rows, low, *tensors)
         ctx.scaling, ctx.shape = scaling, x.shape
         return out.view(*x.shape[:-1], -1)
@@ -136,8 +174,8 @@ class _Linear(torch.autograd.Function):
         (layer,) = layers_of(tensors, [ctx.scaling])
         grad_x = torch.zeros_like(rows) if ctx.needs_input_grad[0] else None
         grad = grad_outputs[0].reshape(-1, len(layer.weight))
-        grads = linear_backward(grad, rows, layer, low, grad_x)
-        return None if grad_x is None else grad_x.view(ctx.shape), None, None, None, *grads
+        grads = linears_backward([grad], rows, [layer], low, grad_x)
+        return None if grad_x is None else grad_x.view(ctx.shape), None, *grads
 
 
 def lora_linear(x: Tensor, layer: Layer) -> Tensor:
@@ -154,30 +192,29 @@ class _Mlp(torch.autograd.Function):
         gate, up, down = layers_of(tensors, scalings)
         width = len(gate.weight)
         both = x.new_empty(len(x), 2 * width)
-        lows = [linear(x, gate, both[:, :width]), linear(x, up, both[:, width:])]
+        low = linears(x, [gate, up], [both[:, :width], both[:, width:]])
         inner = act[0](both[:, :width]).mul_(both[:, width:])
         out = x.new_empty(len(x), len(down.weight))
-        lows.append(linear(inner, down, out))
-        ctx.save_for_backward(x, both, *lows, *tensors)
+        low_down = linears(inner, [down], [out])
+        ctx.save_for_backward(x, both, low, low_down, *tensors)
         ctx.act, ctx.scalings = act, scalings
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
-        x, both, low_gate, low_up, low_down, *tensors = ctx.saved_tensors
+        x, both, low, low_down, *tensors = ctx.saved_tensors
         gate, up, down = layers_of(tensors, ctx.scalings)
         width = len(gate.weight)
         gated, raised = both[:, :width], both[:, width:]
         active = ctx.act[0](gated)
         inner = active * raised
         grad_inner = torch.zeros_like(inner)
-        grads_down = linear_backward(grad_outputs[0].contiguous(), inner, down, low_down, grad_inner)
+        grads_down = linears_backward([grad_outputs[0].contiguous()], inner, [down], low_down, grad_inner)
         grad_up = torch.mul(grad_inner, active, out=inner)
         grad_gate = ctx.act[1](grad_inner.mul_(raised), gated)
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        grads_gate = linear_backward(grad_gate, x, gate, low_gate, grad_x)
-        grads_up = linear_backward(grad_up, x, up, low_up, grad_x)
-        return grad_x, None, None, None, None, *grads_gate, None, None, *grads_up, None, None, *grads_down
+        grads = linears_backward([grad_gate, grad_up], x, [gate, up], low, grad_x)
+        return grad_x, None, None, *grads, *grads_down
 
 
 def fused_mlp(x: Tensor, act: Act, layers: Sequence[Layer]) -> Tensor:
@@ -210,29 +247,27 @@ class _Attention(torch.autograd.Function):
         blocks, heads, scalings = rule
         *layers, out_layer = layers_of(tensors, scalings)
         states = x.new_empty(len(x), heads.n_query + 2 * heads.n_key, heads.width)
-        lows = [
-            linear(x, layer, part) for layer, part in zip(layers, _parts(states.view(len(x), -1), heads), strict=True)
-        ]
+        low = linears(x, layers, _parts(states.view(len(x), -1), heads))
         _rotate(states[:, : heads.n_query + heads.n_key], cos, sin)
         mixed = x.new_empty(len(x), heads.n_query, heads.width)
         kept = attend(*_by_head(states, heads), blocks, heads.scaling, heads.window, mixed)
         flat = mixed.view(len(x), -1)
         out = x.new_empty(len(x), len(out_layer.weight))
-        lows.append(linear(flat, out_layer, out))
+        low_out = linears(flat, [out_layer], [out])
         if not any(ctx.needs_input_grad):
             return out
-        ctx.save_for_backward(x, cos, sin, states, flat, *lows, *tensors, *kept)
+        ctx.save_for_backward(x, cos, sin, states, flat, low, low_out, *tensors, *kept)
         ctx.rule, ctx.n_tensors = rule, len(tensors)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
-        x, cos, sin, states, flat, *rest = ctx.saved_tensors
-        lows, tensors, kept = rest[:4], rest[4 : 4 + ctx.n_tensors], rest[4 + ctx.n_tensors :]
+        x, cos, sin, states, flat, low, low_out, *rest = ctx.saved_tensors
+        tensors, kept = rest[: ctx.n_tensors], rest[ctx.n_tensors :]
         blocks, heads, scalings = ctx.rule
         *layers, out_layer = layers_of(tensors, scalings)
         grad_flat = torch.zeros_like(flat)
-        grads_out = linear_backward(grad_outputs[0].contiguous(), flat, out_layer, lows[3], grad_flat)
+        grads_out = linears_backward([grad_outputs[0].contiguous()], flat, [out_layer], low_out, grad_flat)
         grad_states = torch.zeros_like(states)
         grad_mixed = grad_flat.view(len(x), heads.n_query, heads.width)
         attend_backward(
@@ -246,10 +281,8 @@ class _Attention(torch.autograd.Function):
         )
         _rotate(grad_states[:, : heads.n_query + heads.n_key], cos, -sin)
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        grads: list[Any] = []
-        for layer, part, low in zip(layers, _parts(grad_states.view(len(x), -1), heads), lows, strict=False):
-            grads += [None, None, *linear_backward(part, x, layer, low, grad_x)]
-        return grad_x, None, None, None, *grads, None, None, *grads_out
+        grads = linears_backward(_parts(grad_states.view(len(x), -1), heads), x, layers, low, grad_x)
+        return grad_x, None, None, None, *grads, *grads_out
 
 
 def fused_attention(

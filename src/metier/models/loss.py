@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from metier.models.onednn import weight_times
+
 CHUNK_BYTES = 24 * 2**20
 """Logits alive at one time on a CPU: under the 32 MiB beyond which glibc takes fresh pages from the system at every
 allocation, and faulting them in costs more than the softmax. 24 MiB is 128 positions of a 49,152-word vocabulary."""
@@ -43,14 +45,14 @@ def _chunked_nll(
 ) -> Tensor:
     """(N,) nats of each label in float32; the gradient of their sum is written into `grad` (N, H) where one is given.
 
-    The logits stand transposed, (V, rows): with the long side first the product with the head runs at nine tenths of
-    the machine's limit instead of six (docs/log.md). The softmax is never divided out: its sum divides the gradient.
+    The logits stand transposed, (V, rows): with the long side first the product with the head is faster (docs/log.md).
+    The softmax is never divided out: its sum divides the gradient.
     """
     nll = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
     rows = chunk_rows(weight.shape[0], weight.device.type == "cpu")
     for start in range(0, len(labels), rows):
         h, y = hidden[start : start + rows], labels[start : start + rows]
-        logits = torch.mm(weight, h.t()).float()
+        logits = weight_times(weight, h).float()
         if bias is not None:
             logits += bias[:, None]
         if softcap:

@@ -26,6 +26,7 @@ from metier.models.fused import (
     plain_layer,
     rms_norm,
 )
+from metier.models.onednn import weight_times
 
 NORM_OFFSETS = {  # what is added to the weight
     "LlamaRMSNorm": 0.0,
@@ -140,7 +141,7 @@ def _head_forward(self: Any, x: Tensor) -> Any:
     rows = x.reshape(-1, x.shape[-1])
     if len(rows) > FEW_ROWS or self.bias is not None or not is_plain(self.weight):
         return _own(self)(x)
-    return torch.mm(self.weight, rows.t()).t().contiguous().view(*x.shape[:-1], -1)
+    return weight_times(self.weight, rows).t().contiguous().view(*x.shape[:-1], -1)
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Any:
