@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from metier.models import onednn
 from metier.models.flops import Linear, products
 from metier.models.methods import add_method
 from metier.models.packing import PackReader, pack
@@ -17,17 +18,24 @@ def product_flops(out: Any, a: Any, b: Any, **kwargs: Any) -> int:
     return 2 * int(a[0] * a[1] * b[1])
 
 
+def head_flops(weight: Any, rows: Any, *others: Any, **kwargs: Any) -> int:
+    del others, kwargs
+    return 2 * int(weight[0] * weight[1] * rows[0])
+
+
 def counted(reader: PackReader, batch: Any, training: bool) -> int:
     """Products of matrices: attention multiplies batches of them, one a head, which are left out."""
     aten = torch.ops.aten
-    in_place = {aten.addmm_: product_flops}  # which torch's counter passes over
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+    passed_over: dict[Any, Any] = {aten.addmm_: product_flops}  # by torch's counter
+    if onednn.is_there():
+        passed_over[torch.ops.mkldnn._linear_pointwise] = head_flops
+    with FlopCounterMode(display=False, custom_mapping=passed_over) as counter:
         if training:
             reader.summed_nll(batch).backward()  # type: ignore[no-untyped-call]
         else:
             reader.token_nll(batch)
     by_operation = counter.get_flop_counts()["Global"]
-    return sum(n for operation, n in by_operation.items() if operation in (aten.mm, aten.addmm, aten.addmm_))
+    return sum(n for operation, n in by_operation.items() if operation in (aten.mm, aten.addmm, *passed_over))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
