@@ -56,7 +56,7 @@ def model_to_train(sharding: str, seed: int = 0) -> Any:
     model = add_method(tiny_model("llama", num_hidden_layers=2), "lora", r=4, alpha=8, seed=seed)
     reader = PackReader(model)
     if sharding == "fsdp":
-        units.UNIT_BYTES = 1  # a unit for each layer; the command shares out the layers of so small a model as one
+        units.UNIT_BYTES = 1  # a unit for each layer; under the command all layers of so small a model are one
         shard(model)
     return reader
 

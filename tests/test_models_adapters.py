@@ -14,7 +14,7 @@ from metier.errors import ModelError
 from metier.models import replace
 from metier.models.adapters import at_strength, disabled, layer_of, load_adapter, weights_moved
 from metier.models.encoding import Encoded
-from metier.models.fused import FEW_ROWS, plain_layer
+from metier.models.linear import FEW_ROWS, plain_layer
 from metier.models.methods import add_method
 from metier.models.packing import PackReader, pack
 from metier.models.replace import replace_forwards

@@ -71,10 +71,13 @@ def test_a_gradient_that_is_wanted_is_formed(taken: list[int]) -> None:
     assert taken == [9]
 
 
-@pytest.mark.parametrize(
-    ("machine", "capability"), [("arm64", "DEFAULT"), ("x86_64", "DEFAULT"), ("aarch64", "SVE256")]
-)
-def test_other_processors_are_left_to_torch(machine: str, capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "machine", lambda: machine)
+@pytest.mark.parametrize("capability", ["DEFAULT", "SVE256"])
+def test_other_processors_are_left_to_torch(capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert not onednn.is_there.__wrapped__()
+
+
+def test_a_build_without_the_operator_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
     assert not onednn.is_there.__wrapped__()

@@ -21,6 +21,17 @@ def chunk_rows(vocabulary: int, on_cpu: bool = True) -> int:
     return max(1, rows - rows % 32 if rows >= 32 else rows)
 
 
+def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float = 0.0) -> Tensor:
+    """(V, rows) in float32, without a gradient: transposed, since with the long side first the product with the head is
+    faster (docs/log.md). Arguments as of `summed_nll`."""
+    logits = weight_times(weight, hidden).float()
+    if bias is not None:
+        logits += bias[:, None]
+    if softcap:
+        logits.div_(softcap).tanh_().mul_(softcap)
+    return logits
+
+
 class _SummedNll(torch.autograd.Function):
     """Forms the gradient of the hidden states while the logits of a chunk are at hand; the head itself is frozen."""
 
@@ -45,18 +56,13 @@ def _chunked_nll(
 ) -> Tensor:
     """(N,) nats of each label in float32; the gradient of their sum is written into `grad` (N, H) where one is given.
 
-    The logits stand transposed, (V, rows): with the long side first the product with the head is faster (docs/log.md).
     The softmax is never divided out: its sum divides the gradient.
     """
     nll = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
     rows = chunk_rows(weight.shape[0], weight.device.type == "cpu")
     for start in range(0, len(labels), rows):
         h, y = hidden[start : start + rows], labels[start : start + rows]
-        logits = weight_times(weight, h).float()
-        if bias is not None:
-            logits += bias[:, None]
-        if softcap:
-            logits.div_(softcap).tanh_().mul_(softcap)
+        logits = logits_of(h, weight, bias, softcap)
         right = logits.gather(0, y[None])[0]
         # tanh' at the capped logits, which exp_ overwrites
         slope = 1 - (logits / softcap) ** 2 if softcap and grad is not None else None

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from metier.errors import ModelError
 from metier.models.attention import Segment, packed
 from metier.models.encoding import Encoded, Loss
-from metier.models.loss import label_nll, summed_nll, token_nll
-from metier.models.onednn import weight_times
+from metier.models.loss import label_nll, logits_of, summed_nll, token_nll
 from metier.models.replace import own_forwards, replace_forwards
 from metier.models.token_rows import head_rows
 
@@ -302,12 +301,7 @@ class PackReader:
         """(rows, V) in float32: the natural logarithm of the probability of every next token, of rows of `states`."""
         if self.why_plain:
             return nn.functional.log_softmax(states.float(), dim=-1)
-        weight, bias = head_rows(self.head)
-        logits = weight_times(weight, states).float()
-        if bias is not None:
-            logits += bias[:, None]
-        if self.softcap:
-            logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        logits = logits_of(states, *head_rows(self.head), self.softcap)
         return nn.functional.log_softmax(logits, dim=0).t()
 
     def _hidden(self, batch: Pack) -> Tensor:

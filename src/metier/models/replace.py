@@ -13,19 +13,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from metier.models import attention
-from metier.models.fused import (
-    ACTIVATIONS,
-    FEW_ROWS,
-    Heads,
-    Layer,
-    fused_attention,
-    fused_mlp,
-    is_plain,
-    is_trained,
-    lora_linear,
-    plain_layer,
-    rms_norm,
-)
+from metier.models.fused import ACTIVATIONS, Heads, fused_attention, fused_mlp, lora_linear, rms_norm
+from metier.models.linear import FEW_ROWS, Layer, is_plain, is_trained, plain_layer
 from metier.models.onednn import weight_times
 
 NORM_OFFSETS = {  # what is added to the weight
