@@ -197,6 +197,30 @@ def test_a_class_that_computes_something_else_than_its_name_says_keeps_its_forwa
     assert replace_forwards(LlamaRMSNorm()) == frozenset()
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def test_a_forward_is_tried_beside_the_size_of_its_values(scale: float, activation: str) -> None:
+    """Large weights make values of thousands, whose rounding is no other function; another function of small ones is
+    not taken for rounding."""
+
+    class LlamaMLP(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_proj, self.up_proj = nn.Linear(64, 96, bias=False), nn.Linear(64, 96, bias=False)
+            self.down_proj, self.act_fn = nn.Linear(96, 64, bias=False), nn.SiLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate = getattr(nn.functional, activation)(self.gate_proj(x))
+            down: Tensor = self.down_proj(gate * self.up_proj(x))
+            return down
+
+    torch.manual_seed(0)
+    mlp = LlamaMLP().requires_grad_(False)
+    for parameter in mlp.parameters():
+        parameter.mul_(scale)
+    assert replace_forwards(mlp) == (frozenset({"LlamaMLP"}) if activation == "silu" else frozenset())
+
+
 def test_a_fused_layer_with_a_bias_equals_pefts() -> None:
     """Qwen 2 has biases; and the input of an inner layer needs a gradient, that of the first does not."""
 

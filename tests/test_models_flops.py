@@ -18,9 +18,11 @@ def product_flops(out: Any, a: Any, b: Any, **kwargs: Any) -> int:
     return 2 * int(a[0] * a[1] * b[1])
 
 
-def head_flops(weight: Any, rows: Any, *others: Any, **kwargs: Any) -> int:
+def linear_flops(rows: Any, second: Any, third: Any, *others: Any, **kwargs: Any) -> int:
+    """Of (rows, weight, bias or none, ...), and of (rows, what is added, weight, ...)."""
     del others, kwargs
-    return 2 * int(weight[0] * weight[1] * rows[0])
+    weight = second if third is None or len(third) == 1 else third
+    return 2 * int(rows[0] * rows[1] * weight[0])
 
 
 def counted(reader: PackReader, batch: Any, training: bool) -> int:
@@ -28,7 +30,7 @@ def counted(reader: PackReader, batch: Any, training: bool) -> int:
     aten = torch.ops.aten
     passed_over: dict[Any, Any] = {aten.addmm_: product_flops}  # by torch's counter
     if onednn.is_there():
-        passed_over[torch.ops.mkldnn._linear_pointwise] = head_flops
+        passed_over[torch.ops.mkldnn._linear_pointwise] = linear_flops
     with FlopCounterMode(display=False, custom_mapping=passed_over) as counter:
         if training:
             reader.summed_nll(batch).backward()  # type: ignore[no-untyped-call]

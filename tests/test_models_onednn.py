@@ -1,11 +1,15 @@
-"""The head through oneDNN is the head."""
+"""Products through oneDNN are the products."""
 
+import os
 from typing import Any
 
 import pytest
 import torch
 
 from metier.models import onednn
+from metier.models.adapters import keep_memory
+from metier.models.fused import lora_linear
+from metier.models.linear import FEW_ROWS, Layer
 from metier.models.onednn import FEWEST_ROWS, weight_times
 
 needs_onednn = pytest.mark.skipif(not onednn.is_there(), reason="this processor or this build of torch has no oneDNN")
@@ -81,3 +85,65 @@ def test_a_build_without_the_operator_is_left_to_torch(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     assert not onednn.is_there.__wrapped__()
+
+
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_layers_take_it_with_avx512_alone(capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(onednn, "is_there", lambda: True)
+    assert onednn.is_for_layers.__wrapped__() == (capability == "AVX512")
+
+
+@pytest.mark.parametrize("is_for_layers", [False, pytest.param(True, marks=needs_onednn)])
+@pytest.mark.parametrize("n_rows", [3, FEWEST_ROWS, FEW_ROWS + 5])
+@pytest.mark.parametrize("rank", [None, 2, 12])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_layer_and_its_gradients_are_the_same_by_either_library(
+    is_for_layers: bool, n_rows: int, rank: int | None, has_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    plain = onednn.linear
+
+    def counted(rows: torch.Tensor, *others: Any) -> torch.Tensor:
+        taken.append(len(rows))
+        return plain(rows, *others)
+
+    monkeypatch.setattr(onednn, "is_for_layers", lambda: is_for_layers)
+    monkeypatch.setattr(onednn, "linear", counted)
+    generator = torch.Generator().manual_seed(n_rows)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    x, grad = draw(n_rows, 40).requires_grad_(), draw(n_rows, 24)
+    weight = draw(24 * 40 + 10)[10:].view(24, 40)  # not at 64 bytes, as in a file
+    bias = draw(24) if has_bias else None
+    adapter = () if rank is None else (draw(rank, 40).requires_grad_(), draw(24, rank).requires_grad_())
+    layer = Layer(weight, bias, *(adapter or (None, None)), 0.5)
+    found = lora_linear(x, layer)
+    grads = torch.autograd.grad(found, (x, *adapter), grad)
+
+    wide = [tensor.detach().double().requires_grad_() for tensor in (x, *adapter)]
+    expected = torch.nn.functional.linear(wide[0], weight.double(), None if bias is None else bias.double())
+    if adapter:
+        expected = expected + 0.5 * wide[0] @ wide[1].t() @ wide[2].t()
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+    for of_ours, of_plain in zip(grads, torch.autograd.grad(expected, wide, grad.double()), strict=True):
+        torch.testing.assert_close(of_ours, of_plain.float(), rtol=1e-5, atol=1e-4)
+    assert bool(taken) == (is_for_layers and (n_rows >= FEWEST_ROWS or rank == 12))
+
+
+@needs_onednn
+def test_what_is_added_is_added_and_left_as_it_was() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, weight, added = (torch.randn(*shape, generator=generator) for shape in ((9, 20), (30, 20), (9, 30)))
+    before = added.clone()
+    torch.testing.assert_close(onednn.linear(rows, weight, None, added), before + rows @ weight.t())
+    assert torch.equal(added, before)
+
+
+def test_few_compiled_products_are_kept_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "9")
+    keep_memory()
+    assert os.environ[name] == "9"
+    monkeypatch.delenv(name)
+    keep_memory()
+    assert os.environ[name] == "64"

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from metier.models.replace import replace_forwards
 from metier.models.token_rows import TIED, Pieces, make_room, rows_moved, start_rows, turn_rows
 
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+PRODUCTS_KEPT = 64  # compiled by oneDNN: those of two packs, about
 
 
 @contextmanager
@@ -34,12 +36,14 @@ def disabled(model: PeftModel | PreTrainedModel) -> Iterator[None]:
 
 
 def keep_memory() -> bool:
-    """Ask glibc not to hand freed activations back to the system at every step; True where it could be asked.
+    """Ask glibc not to hand freed activations back to the system at every step, and oneDNN, which compiles a product
+    for every shape, to keep few of them; True where glibc could be asked. To be called before the first product.
 
     Each step frees and allocates the same buffers; returned pages must be faulted in and zeroed again. 32 MiB is the
     largest threshold that glibc accepts for M_MMAP_THRESHOLD; -1 and -3 are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of
-    malloc.h.
+    malloc.h. Packs are all of other lengths: the 1,024 products that oneDNN keeps by itself took 0.2 GB (docs/log.md).
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRODUCTS_KEPT))
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

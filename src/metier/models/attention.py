@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,102 +18,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from metier.errors import ModelError
+from metier.models.blocks import Group, Layout, Segment
 from metier.models.varlen import attend_rows, is_taken, rows_of
 
 NAME = "metier"
-ROWS = 192  # queries of a document that are attended with at once: longer documents skip the keys after their block
-TOGETHER = 96  # tokens of short documents behind the same stem that are attended at once
-KEPT_ROWS = (
-    384  # documents up to this length keep their probabilities for the backward pass; longer ones form them again
-)
-
-Segment = tuple[int, ...]
-"""Lengths in tokens: (document,) or (stem, branch, branch, ...), where each branch sees the stem and itself only."""
-
-
-class Block(NamedTuple):
-    """Queries first:last, which see the stem's keys and those of their own document up to themselves.
-
-    own      the keys of their documents: from the start of the first document to the last query
-    lengths  tokens of the documents in `own`, end to end: several short ones are attended together, for a call costs
-             more than the pairs it computes in vain
-    """
-
-    stem: slice
-    own: slice
-    first: int
-    lengths: tuple[int, ...]
-
-    @property
-    def queries(self) -> slice:
-        return slice(self.first, self.own.stop)
-
-    @property
-    def n_stem(self) -> int:
-        return int(self.stem.stop - self.stem.start)
-
-    @property
-    def n_keys(self) -> int:
-        return self.n_stem + sum(self.lengths)
-
-    @property
-    def is_kept(self) -> bool:
-        return self.n_keys <= KEPT_ROWS
-
-
-def blocks_of(segments: Sequence[Segment]) -> tuple[Block, ...]:
-    """The blocks of queries that cover the segments, end to end; every query stands in exactly one."""
-    blocks: list[Block] = []
-    alone: list[int] = []  # documents without a stem, one behind the other
-    start = 0
-    for stem, *branches in segments:
-        if not branches:
-            alone.append(stem)
-            continue
-        blocks.extend(_blocks_behind(slice(0, 0), start, alone))
-        start += sum(alone)
-        alone = []
-        blocks.extend(_blocks_behind(slice(0, 0), start, [stem]))
-        blocks.extend(_blocks_behind(slice(start, start + stem), start + stem, branches))
-        start += stem + sum(branches)
-    blocks.extend(_blocks_behind(slice(0, 0), start, alone))
-    return tuple(blocks)
-
-
-def _blocks_behind(stem: slice, start: int, lengths: Sequence[int]) -> Iterator[Block]:
-    """Blocks of documents that stand end to end from `start` and see the same stem."""
-    together: list[int] = []
-    for length in lengths:
-        if together and sum(together) + length > TOGETHER:
-            yield _block(stem, start, together)
-            start += sum(together)
-            together = []
-        if length > TOGETHER:
-            yield from _blocks_of_one(stem, start, length)
-            start += length
-        elif length:
-            together.append(length)
-    if together:
-        yield _block(stem, start, together)
-
-
-def _block(stem: slice, start: int, lengths: Sequence[int]) -> Block:
-    return Block(stem, slice(start, start + sum(lengths)), start, tuple(lengths))
-
-
-def _blocks_of_one(stem: slice, start: int, length: int) -> Iterator[Block]:
-    n_blocks = -(-length // ROWS)
-    edges = [start + length * i // n_blocks for i in range(n_blocks + 1)]
-    for first, last in pairwise(edges):
-        yield Block(stem, slice(start, last), first, (last - start,))
-
-
-class Layout(NamedTuple):
-    """The segments of a pack, and the blocks that cover them."""
-
-    segments: tuple[Segment, ...]
-    blocks: tuple[Block, ...]
-
+KEPT_KEYS = 384  # groups of so many keep their probabilities for the backward pass; longer ones form them again
 
 _layout: ContextVar[Layout | None] = ContextVar("layout", default=None)
 
@@ -122,7 +30,7 @@ _layout: ContextVar[Layout | None] = ContextVar("layout", default=None)
 @contextmanager
 def packed(segments: Sequence[Segment]) -> Iterator[None]:
     """Within it, a batch of one row holds these segments, end to end."""
-    with _reading(Layout(tuple(segments), blocks_of(segments))):
+    with _reading(Layout(segments)):
         yield
 
 
@@ -140,125 +48,124 @@ def again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]
     return nullcontext(), _reading(_layout.get())
 
 
-def current_blocks() -> tuple[Block, ...] | None:
-    """The blocks of the pack that is being read, or None outside `packed`."""
-    layout = _layout.get()
-    return None if layout is None else layout.blocks
+def current_layout() -> Layout | None:
+    """Of the pack that is being read, or None outside `packed`."""
+    return _layout.get()
 
 
-def block_mask(block: Block, sliding_window: int | None, groups: int, like: Tensor) -> Tensor:
-    """(groups * queries, keys): 0 where a query sees a key, -inf where it does not."""
-    window = sliding_window if sliding_window is not None and block.n_keys > sliding_window else 0
-    n_queries = block.own.stop - block.first
-    return _mask_of(block.n_stem, block.lengths, n_queries, window, groups, like.dtype, like.device)
+def group_mask(group: Group, sliding_window: int | None, n_heads: int, like: Tensor) -> Tensor:
+    """(queries * n_heads, keys), the rows of a query in a row: 0 where it sees a key, -inf where it does not.
+
+    A document stands right behind the stem, whatever stands between them in the pack: its positions begin there.
+    """
+    window = sliding_window if sliding_window is not None and group.n_keys > sliding_window else 0
+    return _mask_of(group.n_past, group.n_queries, window, n_heads, like.dtype, like.device)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)  # several packs of a hundred tokens a document
 def _mask_of(
-    n_stem: int,
-    lengths: tuple[int, ...],
-    n_queries: int,
-    window: int,
-    groups: int,
-    dtype: torch.dtype,
-    device: torch.device,
+    n_past: int, n_queries: int, window: int, n_heads: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """A document stands right behind the stem, whatever stands between them in the pack: its positions begin there."""
-    positions = torch.cat([torch.arange(n_stem), *(torch.arange(n_stem, n_stem + n) for n in lengths)])
-    owners = torch.repeat_interleave(torch.arange(len(lengths) + 1), torch.tensor([n_stem, *lengths]))
-    back = positions[-n_queries:, None] - positions[None, :]
-    hidden = (back < 0) | ((owners[None, :] != owners[-n_queries:, None]) & (owners[None, :] > 0))
-    if window:
-        hidden |= back >= window
-    mask = torch.zeros(n_queries, len(positions), dtype=dtype).masked_fill_(hidden, float("-inf"))
-    return mask.repeat(groups, 1).to(device)
+    back = torch.arange(n_past, n_past + n_queries)[:, None] - torch.arange(n_past + n_queries)
+    hidden = (back < 0) | (back >= window) if window else back < 0
+    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+    return mask.repeat_interleave(n_heads, 0).to(device)
 
 
-def _seen(states: Tensor, block: Block) -> Tensor:
-    """(kv heads, keys, D) of the keys or values (kv heads, T, D) that a block sees."""
-    own = states[:, block.own]
-    return torch.cat((states[:, block.stem], own), dim=1) if block.n_stem else own
+class _Batches:
+    """The queries, keys and values of a pack, as batches of a matrix for each block and key head: the query heads that
+    share a key head are rows of one matrix, those of a token one below the other."""
 
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> None:
+        """query (T, H, D), key and value (T, H_kv, D)."""
+        _, self.n_kv, self.width = key.shape
+        self.n_shared = query.shape[1] // self.n_kv  # query heads to a key head
+        self.rows = layout.rows(self.n_kv, query.device)
+        self.query = self.of_queries(query)
+        self.key, self.value = (states.reshape(-1, self.width) for states in (key, value))
 
-def _rows(states: Tensor, block: Block, n_kv: int) -> Tensor:
-    """(kv heads, groups * queries, D) of (heads, T, D): the query heads that share a key head, one below the other."""
-    return states[:, block.queries].reshape(n_kv, -1, states.shape[-1])
+    def of_queries(self, states: Tensor) -> Tensor:
+        """(N, n_shared * D) of (T, H, D), group after group; what fills a block up is the last of its rows again."""
+        return states.reshape(-1, self.n_shared * self.width).index_select(0, self.rows.queries)
+
+    def of_tokens(self, rows: Tensor) -> Tensor:
+        """(T, H, D) of `of_queries`."""
+        return rows.index_select(0, self.rows.places).view(-1, self.n_kv * self.n_shared, self.width)
+
+    def matrices(self, group: Group, span: slice, states: Tensor) -> Tensor:
+        """(blocks * H_kv, queries * n_shared, D) of a group, as a view of (N, n_shared * D)."""
+        return states[span].view(len(group.blocks) * self.n_kv, -1, self.width)
+
+    def seen(self, group: Group, keys: Tensor, states: Tensor) -> Tensor:
+        """(blocks * H_kv, keys, D) of the keys or values that a group sees."""
+        return states.index_select(0, keys).view(-1, group.n_keys, self.width)
+
+    def probabilities(self, group: Group, query: Tensor, key: Tensor, scaling: float, window: int | None) -> Tensor:
+        """(blocks * H_kv, queries * n_shared, keys)"""
+        mask = group_mask(group, window, self.n_shared, query)
+        return torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling), dim=-1)
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], scaling: float, window: int | None, out: Tensor
-) -> list[Tensor | None]:
-    """Write the attention of query (H, T, D) to key and value (H_kv, T, D) into out (T, H, D).
-
-    Returns the probabilities of each block (H_kv, groups * queries, keys), None where the backward pass shall form
-    them again.
-    """
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float, window: int | None
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The attention of query (T, H, D) to key and value (T, H_kv, D): (T, H, D), and the probabilities of each group,
+    None where the backward pass shall form them again."""
+    batches = _Batches(query, key, value, layout)
+    out = torch.empty_like(batches.query)
     kept: list[Tensor | None] = []
-    for block in blocks:
-        probability = _probabilities(_rows(query, block, len(key)), key, block, scaling, window)
-        rows = torch.bmm(probability, _seen(value, block))
-        out[block.queries] = rows.view(len(query), -1, rows.shape[-1]).transpose(0, 1)
-        kept.append(probability if block.is_kept else None)
-    return kept
-
-
-def _probabilities(rows: Tensor, key: Tensor, block: Block, scaling: float, window: int | None) -> Tensor:
-    groups = rows.shape[1] // (block.own.stop - block.first)
-    mask = block_mask(block, window, groups, rows)
-    scores = torch.baddbmm(mask, rows, _seen(key, block).transpose(1, 2), alpha=scaling)
-    return torch.softmax(scores, dim=-1)
+    for group, span, keys in zip(layout.groups, batches.rows.spans, batches.rows.keys, strict=True):
+        of_group = batches.matrices(group, span, batches.query)
+        seen = batches.seen(group, keys, batches.key)
+        probability = batches.probabilities(group, of_group, seen, scaling, window)
+        values = batches.seen(group, keys, batches.value)
+        torch.bmm(probability, values, out=batches.matrices(group, span, out))
+        kept.append(probability if group.n_keys <= KEPT_KEYS else None)
+    return batches.of_tokens(out), kept
 
 
 def attend_backward(
     grad_out: Tensor,
     states: tuple[Tensor, Tensor, Tensor],
-    grads: tuple[Tensor, Tensor, Tensor],
-    blocks: Sequence[Block],
+    layout: Layout,
     kept: Sequence[Tensor | None],
     scaling: float,
     window: int | None,
-) -> None:
-    """Write the gradients of `attend`: grad_out (T, H, D); states and grads are (query, key, value), shaped alike.
-
-    grads[1] and grads[2] must be zeros: the keys of a stem, and of a document of several blocks, gather a share from
-    each.
-    """
-    query, key, value = states
-    grad_query, grad_key, grad_value = grads
-    n_kv, _, width = key.shape
-    for block, probability in zip(blocks, kept, strict=True):
-        rows = _rows(query, block, n_kv)
-        p = _probabilities(rows, key, block, scaling, window) if probability is None else probability
-        grad_rows = _rows(grad_out.transpose(0, 1), block, n_kv)
-        grad_p = torch.bmm(grad_rows, _seen(value, block).transpose(1, 2))
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the (query, key, value) of `attend`, shaped alike, of that of its output (T, H, D)."""
+    batches = _Batches(*states, layout)
+    grad_rows = batches.of_queries(grad_out).index_fill_(0, batches.rows.filling, 0.0)
+    grad_query = torch.empty_like(batches.query)
+    grad_key, grad_value = torch.zeros_like(batches.key), torch.zeros_like(batches.value)
+    rows = batches.rows
+    for group, span, keys, probability in zip(layout.groups, rows.spans, rows.keys, kept, strict=True):
+        query, grad = (batches.matrices(group, span, each) for each in (batches.query, grad_rows))
+        key, value = (batches.seen(group, keys, each) for each in (batches.key, batches.value))
+        p = batches.probabilities(group, query, key, scaling, window) if probability is None else probability
+        grad_p = torch.bmm(grad, value.transpose(1, 2))
         grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(scaling)
-        grad_query[:, block.queries] = torch.bmm(grad_scores, _seen(key, block)).view(len(query), -1, width)
-        for grad, seen in (
-            (grad_key, torch.bmm(grad_scores.transpose(1, 2), rows)),
-            (grad_value, torch.bmm(p.transpose(1, 2), grad_rows)),
-        ):
-            if block.n_stem:
-                grad[:, block.stem] += seen[:, : block.n_stem]
-            grad[:, block.own] += seen[:, block.n_stem :]
+        torch.bmm(grad_scores, key, out=batches.matrices(group, span, grad_query))
+        # a key gathers a share from each block that sees it, what fills a block up adds nothing
+        grad_key.index_add_(0, keys, torch.bmm(grad_scores.transpose(1, 2), query).view(-1, batches.width))
+        grad_value.index_add_(0, keys, torch.bmm(p.transpose(1, 2), grad).view(-1, batches.width))
+    return batches.of_tokens(grad_query), grad_key.view(states[1].shape), grad_value.view(states[2].shape)
 
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], scaling: float, window: int | None
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float, window: int | None
     ) -> Tensor:
-        out = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
-        kept = attend(query, key, value, blocks, scaling, window, out)
+        out, kept = attend(query, key, value, layout, scaling, window)
         ctx.save_for_backward(query, key, value, *kept)
-        ctx.options = (blocks, scaling, window)
+        ctx.options = (layout, scaling, window)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         query, key, value, *kept = ctx.saved_tensors
-        grads = (torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value))
-        blocks, scaling, window = ctx.options
-        attend_backward(grad_outputs[0], (query, key, value), grads, blocks, kept, scaling, window)
+        layout, scaling, window = ctx.options
+        grads = attend_backward(grad_outputs[0], (query, key, value), layout, kept, scaling, window)
         return *grads, None, None, None
 
 
@@ -287,11 +194,11 @@ def attention(
     if dropout or any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ModelError(f"{type(module).__name__} needs an attention that packed documents do not have here.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    states = (query[0], key[0], value[0])
-    if is_taken(states[0]):
+    if is_taken(query[0]):
         rows = rows_of(layout.segments, query.device)
-        return attend_rows(*states, rows, scale, sliding_window)[None], None
-    out: Tensor = _PackedAttention.apply(*states, layout.blocks, scale, sliding_window)  # type: ignore[no-untyped-call]
+        return attend_rows(query[0], key[0], value[0], rows, scale, sliding_window)[None], None
+    by_token = (states[0].transpose(0, 1) for states in (query, key, value))
+    out: Tensor = _PackedAttention.apply(*by_token, layout, scale, sliding_window)  # type: ignore[no-untyped-call]
     return out[None], None
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metier.models.attention import Block, attend, attend_backward
-from metier.models.linear import Layer, layers_of, linears, linears_backward, tensors_of
+from metier.models.attention import attend, attend_backward
+from metier.models.blocks import Layout
+from metier.models.linear import Layer, adapter_gradients, input_gradient, layers_of, linears, tensors_of
 
 Act = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
 """(activation, (gradient of its value, input) → gradient of the input)"""
@@ -32,8 +33,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scaling: float, *tensors: Tensor | None) -> Tensor:
         (layer,) = layers_of(tensors, [scaling])
         rows = x.reshape(-1, x.shape[-1])
-        out = rows.new_empty(len(rows), len(layer.weight))
-        low = linears(rows, [layer], [out])
+        (out,), low = linears(rows, [layer])
         ctx.save_for_backward(rows, low, *tensors)
         ctx.scaling, ctx.shape = scaling, x.shape
         return out.view(*x.shape[:-1], -1)
@@ -42,10 +42,10 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         rows, low, *tensors = ctx.saved_tensors
         (layer,) = layers_of(tensors, [ctx.scaling])
-        grad_x = torch.zeros_like(rows) if ctx.needs_input_grad[0] else None
         grad = grad_outputs[0].reshape(-1, len(layer.weight))
-        grads = linears_backward([grad], rows, [layer], low, grad_x)
-        return None if grad_x is None else grad_x.view(ctx.shape), None, *grads
+        grads, grad_low = adapter_gradients([grad], rows, [layer], low)
+        grad_x = input_gradient([grad], [layer], grad_low).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return grad_x, None, *grads
 
 
 def lora_linear(x: Tensor, layer: Layer) -> Tensor:
@@ -60,30 +60,26 @@ class _Mlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, act: Act, scalings: Sequence[float], *tensors: Tensor | None) -> Tensor:
         gate, up, down = layers_of(tensors, scalings)
-        width = len(gate.weight)
-        both = x.new_empty(len(x), 2 * width)
-        low = linears(x, [gate, up], [both[:, :width], both[:, width:]])
-        inner = act[0](both[:, :width]).mul_(both[:, width:])
-        out = x.new_empty(len(x), len(down.weight))
-        low_down = linears(inner, [down], [out])
-        ctx.save_for_backward(x, both, low, low_down, *tensors)
+        (gated, raised), low = linears(x, [gate, up])
+        inner = act[0](gated).mul_(raised)
+        (out,), low_down = linears(inner, [down])
+        ctx.save_for_backward(x, gated, raised, low, low_down, *tensors)
         ctx.act, ctx.scalings = act, scalings
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
-        x, both, low, low_down, *tensors = ctx.saved_tensors
+        x, gated, raised, low, low_down, *tensors = ctx.saved_tensors
         gate, up, down = layers_of(tensors, ctx.scalings)
-        width = len(gate.weight)
-        gated, raised = both[:, :width], both[:, width:]
         active = ctx.act[0](gated)
         inner = active * raised
-        grad_inner = torch.zeros_like(inner)
-        grads_down = linears_backward([grad_outputs[0].contiguous()], inner, [down], low_down, grad_inner)
+        grad = grad_outputs[0].contiguous()
+        grads_down, grad_low = adapter_gradients([grad], inner, [down], low_down)
+        grad_inner = input_gradient([grad], [down], grad_low)
         grad_up = torch.mul(grad_inner, active, out=inner)
         grad_gate = ctx.act[1](grad_inner.mul_(raised), gated)
-        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        grads = linears_backward([grad_gate, grad_up], x, [gate, up], low, grad_x)
+        grads, grad_low = adapter_gradients([grad_gate, grad_up], x, [gate, up], low)
+        grad_x = input_gradient([grad_gate, grad_up], [gate, up], grad_low) if ctx.needs_input_grad[0] else None
         return grad_x, None, None, *grads, *grads_down
 
 
@@ -104,76 +100,65 @@ class Heads(NamedTuple):
     window: int | None
 
 
+Rule = tuple[Layout, Heads, Sequence[float]]
+"""(the documents of the pack, the shape of the attention, the scalings of its layers)"""
+
+
 class _Attention(torch.autograd.Function):
-    """o(attention(rotated q(x), rotated k(x), v(x))) over the blocks of a pack: x (T, H) → (T, H).
+    """o(attention(rotated q(x), rotated k(x), v(x))) within the documents of a pack: x (T, H) → (T, H).
 
     cos, sin: (T, width / 2), the rotation of each position.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, rule: tuple[Any, Heads, Sequence[float]], *tensors: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        rule: tuple[Layout, Heads, Sequence[float]],
+        *tensors: Tensor | None,
     ) -> Tensor:
-        blocks, heads, scalings = rule
+        layout, heads, scalings = rule
         *layers, out_layer = layers_of(tensors, scalings)
-        states = x.new_empty(len(x), heads.n_query + 2 * heads.n_key, heads.width)
-        low = linears(x, layers, _parts(states.view(len(x), -1), heads))
-        _rotate(states[:, : heads.n_query + heads.n_key], cos, sin)
-        mixed = x.new_empty(len(x), heads.n_query, heads.width)
-        kept = attend(*_by_head(states, heads), blocks, heads.scaling, heads.window, mixed)
+        outs, low = linears(x, layers)
+        query, key, value = (rows.view(len(x), -1, heads.width) for rows in outs)
+        _rotate(query, cos, sin)
+        _rotate(key, cos, sin)
+        mixed, kept = attend(query, key, value, layout, heads.scaling, heads.window)
         flat = mixed.view(len(x), -1)
-        out = x.new_empty(len(x), len(out_layer.weight))
-        low_out = linears(flat, [out_layer], [out])
+        (out,), low_out = linears(flat, [out_layer])
         if not any(ctx.needs_input_grad):
             return out
-        ctx.save_for_backward(x, cos, sin, states, flat, low, low_out, *tensors, *kept)
+        ctx.save_for_backward(x, cos, sin, query, key, value, flat, low, low_out, *tensors, *kept)
         ctx.rule, ctx.n_tensors = rule, len(tensors)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
-        x, cos, sin, states, flat, low, low_out, *rest = ctx.saved_tensors
+        x, cos, sin, query, key, value, flat, low, low_out, *rest = ctx.saved_tensors
         tensors, kept = rest[: ctx.n_tensors], rest[ctx.n_tensors :]
-        blocks, heads, scalings = ctx.rule
+        layout, heads, scalings = ctx.rule
         *layers, out_layer = layers_of(tensors, scalings)
-        grad_flat = torch.zeros_like(flat)
-        grads_out = linears_backward([grad_outputs[0].contiguous()], flat, [out_layer], low_out, grad_flat)
-        grad_states = torch.zeros_like(states)
-        grad_mixed = grad_flat.view(len(x), heads.n_query, heads.width)
-        attend_backward(
-            grad_mixed,
-            _by_head(states, heads),
-            _by_head(grad_states, heads),
-            blocks,
-            kept,
-            heads.scaling,
-            heads.window,
-        )
-        _rotate(grad_states[:, : heads.n_query + heads.n_key], cos, -sin)
-        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        grads = linears_backward(_parts(grad_states.view(len(x), -1), heads), x, layers, low, grad_x)
+        grad = grad_outputs[0].contiguous()
+        grads_out, grad_low = adapter_gradients([grad], flat, [out_layer], low_out)
+        grad_mixed = input_gradient([grad], [out_layer], grad_low).view_as(query)
+        grad_states = attend_backward(grad_mixed, (query, key, value), layout, kept, heads.scaling, heads.window)
+        for rotated in grad_states[:2]:
+            _rotate(rotated, cos, -sin)
+        of_outs = [states.view(len(x), -1) for states in grad_states]
+        grads, grad_low = adapter_gradients(of_outs, x, layers, low)
+        grad_x = input_gradient(of_outs, layers, grad_low) if ctx.needs_input_grad[0] else None
         return grad_x, None, None, None, *grads, *grads_out
 
 
 def fused_attention(
-    x: Tensor, cos: Tensor, sin: Tensor, blocks: Sequence[Block], heads: Heads, layers: Sequence[Layer]
+    x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, heads: Heads, layers: Sequence[Layer]
 ) -> Tensor:
-    """The attention of layers (q, k, v, o) over the blocks of a pack: x (1, T, H) → (1, T, H)."""
-    rule = (blocks, heads, [layer.scaling for layer in layers])
+    """The attention of layers (q, k, v, o) within the documents of a pack: x (1, T, H) → (1, T, H)."""
+    rule = (layout, heads, [layer.scaling for layer in layers])
     out: Tensor = _Attention.apply(x[0], cos, sin, rule, *tensors_of(layers))  # type: ignore[no-untyped-call]
     return out[None]
-
-
-def _parts(rows: Tensor, heads: Heads) -> tuple[Tensor, ...]:
-    """The columns of the queries, of the keys and of the values in rows (T, all of them)."""
-    sizes = [heads.n_query * heads.width, heads.n_key * heads.width, heads.n_key * heads.width]
-    return torch.split(rows, sizes, dim=1)
-
-
-def _by_head(states: Tensor, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
-    """(query, key, value), each (its heads, T, width), as views of states (T, all heads, width)."""
-    query, key, value = torch.split(states.transpose(0, 1), [heads.n_query, heads.n_key, heads.n_key])
-    return query, key, value
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> None:

@@ -1,9 +1,11 @@
 """The fastest that this machine multiplies matrices of a model's own shapes: the limit of training and scoring."""
 
 import time
+from functools import partial
 
 import torch
 
+from metier.models import onednn
 from metier.models.flops import Products
 from metier.models.loss import CHUNK_BYTES
 
@@ -51,15 +53,22 @@ class Limit:
 
 
 def _fastest(x: torch.Tensor, matrix: torch.Tensor, seconds: float) -> float:
-    """FLOP/s of the fastest product, written either way round; two each at least, since the first is slow."""
+    """FLOP/s of the fastest product, written either way round and by either library; two each at least, since the first
+    is slow."""
     flops = 2 * x.shape[0] * matrix.shape[0] * matrix.shape[1]
     best, n = 0.0, 0
-    ways = ((x, matrix), (matrix.T, x.T))
+    both_ways = ((x, matrix.T), (matrix.T, x))
+    ways = [partial(_by_torch, *way) for way in both_ways]
+    ways += [partial(onednn.linear, *way) for way in both_ways if onednn.is_there() and onednn.is_taken(*way)]
     began = time.perf_counter()
-    while n < 4 or time.perf_counter() - began < seconds:
-        left, right = ways[n % 2]
+    while n < 2 * len(ways) or time.perf_counter() - began < seconds:
+        multiply = ways[n % len(ways)]
         started = time.perf_counter()
-        left @ right
+        multiply()
         best = max(best, flops / (time.perf_counter() - started))
         n += 1
     return best
+
+
+def _by_torch(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return rows @ weight.T

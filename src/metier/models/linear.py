@@ -8,8 +8,10 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
+from metier.models import onednn
+
 FEW_ROWS = 128
-"""So few, as in a step of generation, are multiplied in the other order: on two AVX2 cores W x' takes two thirds of the
+"""So few, as in a step of generation, MKL multiplies in the other order: on two AVX2 cores W x' takes two thirds of the
 time of x W' at 64 rows, and the same at 512 (docs/log.md)."""
 
 
@@ -68,63 +70,67 @@ def layers_of(tensors: Sequence[Tensor | None], scalings: Sequence[float]) -> li
     return [Layer(*four, s) for four, s in zip(zip(each, each, each, each, strict=True), scalings, strict=True)]  # type: ignore[arg-type]
 
 
-def linears(x: Tensor, layers: Sequence[Layer], outs: Sequence[Tensor]) -> Tensor | None:
-    """Write each layer of x (T, in) into its out (T, out); returns x A' for the gradients, (T, their ranks in turn).
+def linears(x: Tensor, layers: Sequence[Layer]) -> tuple[list[Tensor], Tensor | None]:
+    """(each layer of x (T, in): (T, out); x A' for the gradients: (T, their ranks in turn)).
 
     What is thin is multiplied once for all the layers: a product of 48 columns takes less than two of 16 (docs/log.md).
     """
-    for layer, out in zip(layers, outs, strict=True):
-        _frozen(x, layer, out)
+    outs = [_product(x, layer.weight, layer.bias) for layer in layers]
     down = _joined(layers)
     if down is None:
-        return None
-    low = x @ down.t()
+        return outs, None
+    low = _product(x, down)
     for layer, out, part in zip(layers, outs, _ranks(low, layers), strict=True):
         if layer.b is not None:
             out.addmm_(part, layer.b.t(), alpha=layer.scaling)
-    return low
+    return outs, low
 
 
-def _frozen(x: Tensor, layer: Layer, out: Tensor) -> None:
-    """Write x W' + b into out."""
-    if len(x) <= FEW_ROWS and x.device.type == "cpu":
-        out.copy_(torch.mm(layer.weight, x.t()).t())
-        if layer.bias is not None:
-            out.add_(layer.bias)
-    elif layer.bias is None:
-        torch.mm(x, layer.weight.t(), out=out)
-    else:
-        torch.addmm(layer.bias, x, layer.weight.t(), out=out)
-
-
-def linears_backward(
-    grads: Sequence[Tensor], x: Tensor, layers: Sequence[Layer], low: Tensor | None, grad_x: Tensor | None
-) -> list[Tensor | None]:
-    """The gradients of `tensors_of(layers)`; that of x is added to grad_x where one is given.
+def adapter_gradients(
+    grads: Sequence[Tensor], x: Tensor, layers: Sequence[Layer], low: Tensor | None
+) -> tuple[list[Tensor | None], Tensor | None]:
+    """(the gradients of `tensors_of(layers)`, that of the x A' of all layers: (T, their ranks in turn)).
 
     grads: (T, out) of each layer; x (T, in).
     """
-    if grad_x is not None:
-        for layer, grad in zip(layers, grads, strict=True):
-            grad_x.addmm_(grad, layer.weight)
-    down = _joined(layers)
-    if low is None or down is None:
-        return [None for _ in tensors_of(layers)]
-    grad_low = torch.empty_like(low)
+    if low is None:
+        return [None for _ in tensors_of(layers)], None
     of_b: list[Tensor | None] = []
-    for layer, grad, part, into in zip(layers, grads, _ranks(low, layers), _ranks(grad_low, layers), strict=True):
+    parts: list[Tensor] = []
+    for layer, grad, part in zip(layers, grads, _ranks(low, layers), strict=True):
         if layer.b is None:
             of_b.append(None)
             continue
-        of_b.append((grad.t() @ part).mul_(layer.scaling))
-        torch.mm(grad, layer.b, out=into).mul_(layer.scaling)
-    if grad_x is not None:
-        grad_x.addmm_(grad_low, down)
-    of_a = _ranks(x.t() @ grad_low, layers)
+        of_b.append(_product(part.t().contiguous(), grad.t()).mul_(layer.scaling).t())
+        parts.append(_product(grad, layer.b.t()).mul_(layer.scaling))
+    grad_low = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    of_a = _ranks(_product(grad_low.t().contiguous(), x.t()).t(), layers)
     found: list[Tensor | None] = []
     for a, b in zip(of_a, of_b, strict=True):
         found += [None, None, None if b is None else a.t(), b]
-    return found
+    return found, grad_low
+
+
+def input_gradient(grads: Sequence[Tensor], layers: Sequence[Layer], grad_low: Tensor | None) -> Tensor:
+    """The gradient of the x (T, in) of layers; grads, grad_low as of `adapter_gradients`."""
+    total = _product(grads[0], layers[0].weight.t())
+    for layer, grad in zip(layers[1:], grads[1:], strict=True):
+        total = _product(grad, layer.weight.t(), added=total)
+    down = _joined(layers)
+    return total if down is None or grad_low is None else total.addmm_(grad_low, down)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
+    """x (T, in) times weight (out, in) transposed, plus bias (out,) or plus added (T, out), whose memory it may take:
+    (T, out)."""
+    if onednn.is_for_layers() and onednn.is_taken(x, weight):
+        return onednn.linear(x, weight, bias, added)
+    if added is not None:
+        return added.addmm_(x, weight.t())
+    if len(x) > FEW_ROWS:
+        return nn.functional.linear(x, weight, bias)
+    out = torch.mm(weight, x.t()).t().contiguous()
+    return out if bias is None else out.add_(bias)
 
 
 def _joined(layers: Sequence[Layer]) -> Tensor | None:

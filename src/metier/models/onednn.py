@@ -1,5 +1,5 @@
-"""The head's product through oneDNN, which torch's builds for x86 bring along: from 8 rows on it takes half to nine
-tenths of the time of MKL's (docs/log.md).
+"""Products through oneDNN, which torch's builds for x86 bring along: where they are faster than torch's own, which go
+to MKL (docs/log.md).
 
 The operator is the one that torch's compiler calls; where a build has none, and for what it would take by a plain loop,
 there is torch.mm.
@@ -19,14 +19,37 @@ def is_there() -> bool:
     return torch.backends.cpu.get_cpu_capability().startswith("AVX") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+@cache
+def is_for_layers() -> bool:
+    """Whether layers gain, and not the head alone: with AVX-512 they do, with AVX2 they lose a tenth."""
+    return is_there() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def is_taken(rows: Tensor, weight: Tensor) -> bool:
+    """Whether `linear` is written for them: of a slice of either, transposed, it would make a plain loop."""
+    return len(rows) >= FEWEST_ROWS and rows.is_contiguous() and all(map(_is_whole, (rows, weight)))
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
+    """rows (n, in) times weight (out, in) transposed, plus bias (out,) or plus added (n, out): (n, out), without a
+    gradient."""
+    out: Tensor
+    if added is None:
+        out = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    else:
+        out = torch.ops.mkldnn._linear_pointwise.binary(rows, added, weight, bias, "add")
+    return out
+
+
 def weight_times(weight: Tensor, rows: Tensor) -> Tensor:
-    """weight (V, H) times rows (n, H) transposed, (V, n); no gradient is formed of it."""
-    if not (_is_taken(weight) and _is_taken(rows) and len(rows) >= FEWEST_ROWS and is_there()):
-        return torch.mm(weight, rows.t())
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(weight, rows, None, "none", [], "")
-    return found
+    """weight (V, H) times rows (n, H) transposed, (V, n); no gradient is formed of it where oneDNN takes it."""
+    if len(rows) >= FEWEST_ROWS and rows.is_contiguous() and is_there() and is_taken(weight, rows):
+        return linear(weight, rows)
+    return torch.mm(weight, rows.t())
 
 
-def _is_taken(matrix: Tensor) -> bool:
+def _is_whole(matrix: Tensor) -> bool:
+    """float32 on a CPU, all of its memory in order or transposed, and no gradient is wanted."""
     is_tracked = matrix.requires_grad and torch.is_grad_enabled()
-    return matrix.device.type == "cpu" and matrix.dtype == torch.float32 and matrix.is_contiguous() and not is_tracked
+    in_order = matrix.is_contiguous() or matrix.t().is_contiguous()
+    return matrix.device.type == "cpu" and matrix.dtype == torch.float32 and in_order and not is_tracked

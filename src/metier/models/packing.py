@@ -9,7 +9,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from metier.errors import ModelError
-from metier.models.attention import Segment, packed
+from metier.models.attention import packed
+from metier.models.blocks import Segment
 from metier.models.encoding import Encoded, Loss
 from metier.models.loss import label_nll, logits_of, summed_nll, token_nll
 from metier.models.replace import own_forwards, replace_forwards

@@ -27,7 +27,7 @@ NORM_OFFSETS = {  # what is added to the weight
 }
 MLPS = {"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP", "Gemma3MLP"}
 ATTENTIONS = {"LlamaAttention", "MistralAttention", "Qwen2Attention"}
-CLOSE = 1e-4  # relative and absolute
+CLOSE = 1e-4  # of a value, and of the size of all
 TRIED_SEGMENTS = ((3, 4, 2), (5,))  # a stem with two branches, and a document
 
 
@@ -155,10 +155,10 @@ def _attention_forward(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    blocks = attention.current_blocks()
+    layout = attention.current_layout()
     layers = _plain_layers(self.q_proj, self.k_proj, self.v_proj, self.o_proj)
     if (
-        blocks is None
+        layout is None
         or layers is None
         or position_embeddings is None
         or position_embeddings[0].shape[-1] != self.head_dim
@@ -167,7 +167,7 @@ def _attention_forward(
     n_key = len(layers[1].weight) // self.head_dim
     heads = Heads(n_key * self.num_key_value_groups, n_key, self.head_dim, self.scaling, _window(self))
     cos, sin = (turn[0, :, : self.head_dim // 2] for turn in position_embeddings)
-    return fused_attention(hidden_states, cos, sin, blocks, heads, layers), None
+    return fused_attention(hidden_states, cos, sin, layout, heads, layers), None
 
 
 def _window(module: Any) -> int | None:
@@ -192,7 +192,13 @@ def _agrees(module: Any, fused: Callable[..., Any]) -> bool:
             list(_value_and_gradients(forward, module, x, arguments))
             for forward in (fused.__get__(module), _own(module))
         )
-    return all(torch.allclose(a, b, rtol=CLOSE, atol=CLOSE) for a, b in zip(found, expected, strict=True))
+    return all(_is_close(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def _is_close(found: Tensor, expected: Tensor) -> bool:
+    """Beside the root mean square of the values: a model's MLP may make thousands of random numbers of unit size."""
+    size = float(expected.square().mean().sqrt())
+    return torch.allclose(found, expected, rtol=CLOSE, atol=CLOSE * size)
 
 
 @contextmanager
@@ -218,9 +224,11 @@ def _width(module: Any) -> int:
 def _value_and_gradients(
     forward: Callable[..., Any], module: nn.Module, x: Tensor, arguments: tuple[Any, ...]
 ) -> Iterator[Tensor]:
+    """The gradients are those along a random direction, the same whatever the value: its rounding stays small."""
     x = x.clone().requires_grad_()
     out = forward(x, *arguments)
     value = out[0] if isinstance(out, tuple) else out
+    direction = torch.randn(value.shape, generator=torch.Generator().manual_seed(1)).to(value)
     trained = [p for p in module.parameters() if p.requires_grad]
     yield value.detach()
-    yield from torch.autograd.grad(value.sin().sum(), [x, *trained])
+    yield from torch.autograd.grad(value, [x, *trained], direction)

@@ -110,7 +110,9 @@ class Begun:
 def begin(reader: PackReader, recipe: Recipe) -> Begun:
     """A run before its first step, over the parameters of `reader.model` that require a gradient."""
     parameters = [p for p in reader.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.peak_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=recipe.peak_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True
+    )
     return Begun(optimizer, Trained(pack_tokens=recipe.pack_tokens))
 
 
