@@ -91,17 +91,11 @@ def fused_mlp(x: Tensor, act: Act, layers: Sequence[Layer]) -> Tensor:
 
 
 class Heads(NamedTuple):
-    """Shape and rule of an attention: query heads, key heads, their width, the scale of scores, the sliding window."""
+    """Width of the heads of an attention, the scale of its scores, its sliding window."""
 
-    n_query: int
-    n_key: int
     width: int
     scaling: float
     window: int | None
-
-
-Rule = tuple[Layout, Heads, Sequence[float]]
-"""(the documents of the pack, the shape of the attention, the scalings of its layers)"""
 
 
 class _Attention(torch.autograd.Function):

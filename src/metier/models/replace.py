@@ -164,8 +164,7 @@ def _attention_forward(
         or position_embeddings[0].shape[-1] != self.head_dim
     ):
         return _own(self)(hidden_states, position_embeddings, *args, **kwargs)
-    n_key = len(layers[1].weight) // self.head_dim
-    heads = Heads(n_key * self.num_key_value_groups, n_key, self.head_dim, self.scaling, _window(self))
+    heads = Heads(self.head_dim, self.scaling, _window(self))
     cos, sin = (turn[0, :, : self.head_dim // 2] for turn in position_embeddings)
     return fused_attention(hidden_states, cos, sin, layout, heads, layers), None
 
