@@ -15,6 +15,11 @@ from metier.models.onednn import FEWEST_ROWS, weight_times
 needs_onednn = pytest.mark.skipif(not onednn.is_there(), reason="this processor or this build of torch has no oneDNN")
 
 
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "FEWEST_MULTIPLICATIONS", 0)
+
+
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each product that oneDNN was given."""
@@ -47,6 +52,13 @@ def test_few_rows_are_left_to_torch(taken: list[int]) -> None:
     for n_rows in (FEWEST_ROWS - 1, FEWEST_ROWS):
         weight_times(weight, torch.randn(n_rows, 6))
     assert taken == [FEWEST_ROWS]
+
+
+def test_small_products_are_left_to_torch(taken: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "FEWEST_MULTIPLICATIONS", 50 * 6 * 10)
+    for n_rows in (9, 10):
+        weight_times(torch.randn(50, 6), torch.randn(n_rows, 6))
+    assert taken == [10]
 
 
 @pytest.mark.parametrize(

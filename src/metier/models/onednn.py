@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 FEWEST_ROWS = 8
+FEWEST_MULTIPLICATIONS = 4_000_000
+"""A call takes 0.1 ms whatever it multiplies, and the first of every shape ten times that: smaller ones cost a batch of
+answers what its large ones gain it (docs/log.md)."""
 
 
 @cache
@@ -27,7 +30,8 @@ def is_for_layers() -> bool:
 
 def is_taken(rows: Tensor, weight: Tensor) -> bool:
     """Whether `linear` is written for them: of a slice of either, transposed, it would make a plain loop."""
-    return len(rows) >= FEWEST_ROWS and rows.is_contiguous() and all(map(_is_whole, (rows, weight)))
+    is_large = len(rows) >= FEWEST_ROWS and rows.numel() * len(weight) >= FEWEST_MULTIPLICATIONS
+    return is_large and rows.is_contiguous() and all(map(_is_whole, (rows, weight)))
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
