@@ -1,9 +1,11 @@
 """The limit is that of the model's own shapes, and larger models are slower by their operations."""
 
 import pytest
+import torch
 
 from metier.bench import MODEL_SIZES, _estimate
 from metier.models import limit as limits
+from metier.models import onednn
 from metier.models.flops import Linear, Products
 from metier.models.limit import Limit
 from metier.settings import Settings
@@ -44,3 +46,19 @@ def test_larger_models_are_slower_and_take_more_memory() -> None:
     assert [r["train_tokens_per_s"] for r in rows] == sorted((r["train_tokens_per_s"] for r in rows), reverse=True)
     assert [r["memory_bytes"] for r in rows] == sorted(r["memory_bytes"] for r in rows)
     assert all(r["estimated"] for r in rows)
+
+
+def test_the_limit_is_the_faster_library_and_leaves_out_what_the_model_does_not_get_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Forward oneDNN takes either way round; of the gradient the one whose rows are in order."""
+    tried: list[tuple[int, ...]] = []
+    monkeypatch.setattr(onednn, "is_there", lambda: True)
+    monkeypatch.setattr(onednn, "FEWEST_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(onednn, "linear", lambda rows, _weight: tried.append(tuple(rows.shape)))
+    x, weight = torch.randn(12, 20), torch.randn(30, 20)
+    assert limits._fastest(x, weight.T, 0.0) > 0
+    assert set(tried) == {(12, 20), (30, 20)}
+    tried.clear()
+    assert limits._fastest(torch.randn(12, 30), weight, 0.0) > 0
+    assert set(tried) == {(12, 30)}

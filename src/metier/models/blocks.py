@@ -59,7 +59,7 @@ class Group(NamedTuple):
         return len(self.blocks) * self.n_queries * self.n_keys
 
 
-class Rows(NamedTuple):
+class BatchRows(NamedTuple):
     """Where the batches' rows stand in a matrix of n_kv rows a token, those of one token one below the other.
 
     queries  (N,): of every group, block, head and query in turn
@@ -82,13 +82,13 @@ class Layout:
     def __init__(self, segments: Sequence[Segment]) -> None:
         self.segments = tuple(segments)
         self.groups = groups_of(blocks_of(segments))
-        self._rows: dict[tuple[int, torch.device], Rows] = {}
+        self._rows: dict[tuple[int, torch.device], BatchRows] = {}
 
-    def rows(self, n_kv: int, device: torch.device) -> Rows:
+    def rows(self, n_kv: int, device: torch.device) -> BatchRows:
         """Made once for all layers that have so many key heads."""
         key = (n_kv, device)
         if key not in self._rows:
-            self._rows[key] = _rows_of(self.groups, sum(map(sum, self.segments)), n_kv, device)
+            self._rows[key] = _batch_rows(self.groups, sum(map(sum, self.segments)), n_kv, device)
         return self._rows[key]
 
 
@@ -129,7 +129,7 @@ def groups_of(blocks: Iterable[Block]) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def _rows_of(groups: Sequence[Group], n_tokens: int, n_kv: int, device: torch.device) -> Rows:
+def _batch_rows(groups: Sequence[Group], n_tokens: int, n_kv: int, device: torch.device) -> BatchRows:
     heads = torch.arange(n_kv)[:, None]
     queries, is_filling, keys, spans = [], [], [], []
     start = 0
@@ -150,4 +150,4 @@ def _rows_of(groups: Sequence[Group], n_tokens: int, n_kv: int, device: torch.de
     places = torch.empty(n_tokens * n_kv, dtype=torch.int64)
     places[all_queries[~filling]] = torch.nonzero(~filling).flatten()
     filled = torch.nonzero(filling).flatten().to(device)
-    return Rows(all_queries.to(device), tuple(spans), filled, places.to(device), tuple(keys))
+    return BatchRows(all_queries.to(device), tuple(spans), filled, places.to(device), tuple(keys))

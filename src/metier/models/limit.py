@@ -59,7 +59,7 @@ def _fastest(x: torch.Tensor, matrix: torch.Tensor, seconds: float) -> float:
     best, n = 0.0, 0
     both_ways = ((x, matrix.T), (matrix.T, x))
     ways = [partial(_by_torch, *way) for way in both_ways]
-    ways += [partial(onednn.linear, *way) for way in both_ways if onednn.is_there() and onednn.is_taken(*way)]
+    ways += [partial(onednn.linear, *way) for way in both_ways if onednn.is_there() and onednn.takes(*way)]
     began = time.perf_counter()
     while n < 2 * len(ways) or time.perf_counter() - began < seconds:
         multiply = ways[n % len(ways)]

@@ -123,7 +123,7 @@ def input_gradient(grads: Sequence[Tensor], layers: Sequence[Layer], grad_low: T
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
     """x (T, in) times weight (out, in) transposed, plus bias (out,) or plus added (T, out), whose memory it may take:
     (T, out)."""
-    if onednn.is_for_layers() and onednn.is_taken(x, weight):
+    if onednn.is_for_layers() and onednn.takes(x, weight):
         return onednn.linear(x, weight, bias, added)
     if added is not None:
         return added.addmm_(x, weight.t())

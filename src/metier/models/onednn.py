@@ -28,7 +28,7 @@ def is_for_layers() -> bool:
     return is_there() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def is_taken(rows: Tensor, weight: Tensor) -> bool:
+def takes(rows: Tensor, weight: Tensor) -> bool:
     """Whether `linear` is written for them: of a slice of either, transposed, it would make a plain loop."""
     is_large = len(rows) >= FEWEST_ROWS and rows.numel() * len(weight) >= FEWEST_MULTIPLICATIONS
     return is_large and rows.is_contiguous() and all(map(_is_whole, (rows, weight)))
@@ -47,7 +47,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tens
 
 def weight_times(weight: Tensor, rows: Tensor) -> Tensor:
     """weight (V, H) times rows (n, H) transposed, (V, n); no gradient is formed of it where oneDNN takes it."""
-    if len(rows) >= FEWEST_ROWS and rows.is_contiguous() and is_there() and is_taken(weight, rows):
+    if len(rows) >= FEWEST_ROWS and rows.is_contiguous() and is_there() and takes(weight, rows):
         return linear(weight, rows)
     return torch.mm(weight, rows.t())
 
