@@ -11,10 +11,11 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from metier.errors import ModelError
-from metier.models import replace
+from metier.models import onednn, replace
 from metier.models.adapters import at_strength, disabled, layer_of, load_adapter, weights_moved
 from metier.models.encoding import Encoded
-from metier.models.linear import FEW_ROWS, plain_layer
+from metier.models.fused import lora_linear
+from metier.models.linear import FEW_ROWS, Layer, plain_layer
 from metier.models.methods import add_method
 from metier.models.packing import PackReader, pack
 from metier.models.replace import replace_forwards
@@ -219,6 +220,29 @@ def test_a_forward_is_tried_beside_the_size_of_its_values(scale: float, activati
     for parameter in mlp.parameters():
         parameter.mul_(scale)
     assert replace_forwards(mlp) == (frozenset({"LlamaMLP"}) if activation == "silu" else frozenset())
+
+
+@pytest.mark.parametrize(("width", "scale"), [(576, 1), (256, 30), (576, 100)])
+def test_attention_whose_scores_are_large_is_tried_without_rounding(
+    width: int, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of the first layer of a real model: in float32 a softmax on random numbers differs in its fourth digit by the
+    order of a product alone, and a model lost its fused attention on one maker's processors."""
+    monkeypatch.setattr(onednn, "is_intel", lambda: False)
+    shape = {"hidden_size": width, "num_attention_heads": width // 64, "head_dim": 64}
+    model: Any = tiny_model(**shape, num_key_value_heads=1, num_hidden_layers=1)
+    for projection in (model.model.layers[0].self_attn.q_proj, model.model.layers[0].self_attn.k_proj):
+        with torch.no_grad():
+            projection.weight.mul_(scale)
+    assert "LlamaAttention" in replace_forwards(model)
+
+
+def test_the_gradient_of_a_is_tried_though_b_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    def doubled(x: Tensor, layer: Layer) -> Tensor:
+        return lora_linear(x, layer._replace(a=2 * layer.a - layer.a.detach()))  # type: ignore[operator, union-attr]
+
+    monkeypatch.setattr(replace, "lora_linear", doubled)
+    assert "Linear" not in replace_forwards(add_method(tiny_model(), "lora", r=4, alpha=8, seed=0))
 
 
 def test_a_fused_layer_with_a_bias_equals_pefts() -> None:

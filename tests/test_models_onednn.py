@@ -1,6 +1,7 @@
 """Products through oneDNN are the products."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from metier.models import onednn
 from metier.models.adapters import keep_memory
 from metier.models.fused import lora_linear
-from metier.models.linear import FEW_ROWS, Layer
+from metier.models.linear import FEW_ROWS, Layer, product
 from metier.models.onednn import FEWEST_ROWS, weight_times
 
 needs_onednn = pytest.mark.skipif(not onednn.is_there(), reason="this processor or this build of torch has no oneDNN")
@@ -100,10 +101,52 @@ def test_a_build_without_the_operator_is_left_to_torch(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
-def test_layers_take_it_with_avx512_alone(capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_intel", [False, True])
+def test_layers_take_it_with_avx512_of_other_makers_alone(
+    capability: str, is_intel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(onednn, "is_there", lambda: True)
-    assert onednn.is_for_layers.__wrapped__() == (capability == "AVX512")
+    monkeypatch.setattr(onednn, "is_intel", lambda: is_intel)
+    assert onednn.is_for_layers.__wrapped__() == (capability == "AVX512" and not is_intel)
+
+
+@pytest.mark.parametrize(
+    ("listed", "named", "expected"),
+    [
+        ("vendor_id\t: GenuineIntel\n", "", True),
+        ("vendor_id\t: AuthenticAMD\n", "GenuineIntel", False),
+        (None, "Intel64 Family 6 Model 143 Stepping 8, GenuineIntel", True),
+        (None, "AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD", False),
+    ],
+)
+def test_the_maker_of_the_processor_is_read_where_a_system_says_it(
+    listed: str | None, named: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if listed is not None:
+        file.write_text(listed)
+    monkeypatch.setattr(onednn, "Path", lambda _: file)
+    monkeypatch.setattr("platform.processor", lambda: named)
+    assert onednn.is_intel.__wrapped__() == expected
+
+
+@pytest.mark.parametrize("is_intel", [False, True])
+@pytest.mark.parametrize("n_rows", [3, FEW_ROWS, FEW_ROWS + 1])
+def test_few_rows_are_multiplied_in_the_other_order_but_by_intel(
+    is_intel: bool, n_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[str] = []
+    plain, other = torch.nn.functional.linear, torch.mm
+    monkeypatch.setattr("torch.nn.functional.linear", lambda *a: orders.append("plain") or plain(*a))
+    monkeypatch.setattr(torch, "mm", lambda *a: orders.append("other") or other(*a))
+    monkeypatch.setattr(onednn, "is_for_layers", lambda: False)
+    monkeypatch.setattr(onednn, "is_intel", lambda: is_intel)
+    rows, weight, bias = torch.randn(n_rows, 6), torch.randn(9, 6), torch.randn(9)
+    found = product(rows, weight, bias)
+    torch.testing.assert_close(found, rows @ weight.t() + bias)
+    assert found.is_contiguous()
+    assert orders == ["plain" if is_intel or n_rows > FEW_ROWS else "other"]
 
 
 @pytest.mark.parametrize("is_for_layers", [False, pytest.param(True, marks=needs_onednn)])

@@ -151,7 +151,7 @@ def fused_attention(
 ) -> Tensor:
     """The attention of layers (q, k, v, o) within the documents of a pack: x (1, T, H) → (1, T, H)."""
     rule = (layout, heads, [layer.scaling for layer in layers])
-    out: Tensor = _Attention.apply(x[0], cos, sin, rule, *tensors_of(layers))  # type: ignore[no-untyped-call]
+    out: Tensor = _Attention.apply(x.reshape(-1, x.shape[-1]), cos, sin, rule, *tensors_of(layers))  # type: ignore[no-untyped-call]
     return out[None]
 
 

@@ -7,7 +7,7 @@ import torch
 
 from metier.models import onednn
 from metier.models.flops import Products
-from metier.models.loss import CHUNK_BYTES
+from metier.models.loss import block_columns
 
 
 class Limit:
@@ -19,22 +19,25 @@ class Limit:
 
     def __init__(self, products: Products, n_tokens: int, supervised_share: float) -> None:
         """n_tokens: rows of one product. supervised_share: of the tokens, those that the head reads."""
-        self.n_tokens = n_tokens
         self.weights: dict[tuple[int, int], float] = {}  # share of the products' FLOPs, by shape
         for layer, n in products.layers.items():
             shape = (layer.n_in, layer.n_out)
             self.weights[shape] = self.weights.get(shape, 0.0) + n * layer.n_in * layer.n_out
-        head = (products.head.n_in, products.head.n_out)
-        self.weights[head] = self.weights.get(head, 0.0) + supervised_share * head[0] * head[1]
+        self.rows = dict.fromkeys(self.weights, n_tokens)
+        self.head = (products.head.n_in, products.head.n_out)
+        self.weights[self.head] = self.weights.get(self.head, 0.0) + supervised_share * self.head[0] * self.head[1]
+        self.rows[self.head] = max(1, round(supervised_share * n_tokens))
         self.best: dict[tuple[int, int, bool], float] = {}
 
     def measure(self, seconds: float) -> None:
         """Try every shape, in both directions, for its part of `seconds` and at least twice."""
         for n_in, n_out in self.weights:
-            rows = min(self.n_tokens, max(1, CHUNK_BYTES // (4 * n_out)))  # the head is multiplied in chunks
-            weight = torch.randn(n_out, n_in)
+            rows = self.rows[n_in, n_out]
+            is_head = (n_in, n_out) == self.head
+            columns = min(n_out, block_columns(rows)) if is_head else n_out  # the head is multiplied in blocks
+            weight = torch.randn(columns, n_in)
             for backward in (False, True):
-                x = torch.randn(rows, n_out if backward else n_in)
+                x = torch.randn(rows, columns if backward else n_in)
                 matrix = weight if backward else weight.T
                 rate = _fastest(x, matrix, seconds / (2 * len(self.weights)))
                 key = (n_in, n_out, backward)

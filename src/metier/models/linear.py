@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from metier.models import onednn
 
 FEW_ROWS = 128
-"""So few, as in a step of generation, MKL multiplies in the other order: on two AVX2 cores W x' takes two thirds of the
-time of x W' at 64 rows, and the same at 512 (docs/log.md)."""
+"""So few, as in a step of generation, MKL multiplies in the other order, but on Intel's own processors: on two AVX2
+cores of AMD W x' takes two thirds of the time of x W' at 64 rows, and the same at 512 (docs/log.md)."""
 
 
 class Layer(NamedTuple):
@@ -75,11 +75,11 @@ def linears(x: Tensor, layers: Sequence[Layer]) -> tuple[list[Tensor], Tensor | 
 
     What is thin is multiplied once for all the layers: a product of 48 columns takes less than two of 16 (docs/log.md).
     """
-    outs = [_product(x, layer.weight, layer.bias) for layer in layers]
+    outs = [product(x, layer.weight, layer.bias) for layer in layers]
     down = _joined(layers)
     if down is None:
         return outs, None
-    low = _product(x, down)
+    low = product(x, down)
     for layer, out, part in zip(layers, outs, _ranks(low, layers), strict=True):
         if layer.b is not None:
             out.addmm_(part, layer.b.t(), alpha=layer.scaling)
@@ -101,10 +101,10 @@ def adapter_gradients(
         if layer.b is None:
             of_b.append(None)
             continue
-        of_b.append(_product(part.t().contiguous(), grad.t()).mul_(layer.scaling).t())
-        parts.append(_product(grad, layer.b.t()).mul_(layer.scaling))
+        of_b.append(_summed_over_rows(part, grad).mul_(layer.scaling).t())
+        parts.append(product(grad, layer.b.t()).mul_(layer.scaling))
     grad_low = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-    of_a = _ranks(_product(grad_low.t().contiguous(), x.t()).t(), layers)
+    of_a = _ranks(_summed_over_rows(grad_low, x).t(), layers)
     found: list[Tensor | None] = []
     for a, b in zip(of_a, of_b, strict=True):
         found += [None, None, None if b is None else a.t(), b]
@@ -113,24 +113,31 @@ def adapter_gradients(
 
 def input_gradient(grads: Sequence[Tensor], layers: Sequence[Layer], grad_low: Tensor | None) -> Tensor:
     """The gradient of the x (T, in) of layers; grads, grad_low as of `adapter_gradients`."""
-    total = _product(grads[0], layers[0].weight.t())
+    total = product(grads[0], layers[0].weight.t())
     for layer, grad in zip(layers[1:], grads[1:], strict=True):
-        total = _product(grad, layer.weight.t(), added=total)
+        total = product(grad, layer.weight.t(), added=total)
     down = _joined(layers)
     return total if down is None or grad_low is None else total.addmm_(grad_low, down)
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
     """x (T, in) times weight (out, in) transposed, plus bias (out,) or plus added (T, out), whose memory it may take:
     (T, out)."""
     if onednn.is_for_layers() and onednn.takes(x, weight):
         return onednn.linear(x, weight, bias, added)
     if added is not None:
         return added.addmm_(x, weight.t())
-    if len(x) > FEW_ROWS:
+    if len(x) > FEW_ROWS or onednn.is_intel():
         return nn.functional.linear(x, weight, bias)
     out = torch.mm(weight, x.t()).t().contiguous()
     return out if bias is None else out.add_(bias)
+
+
+def _summed_over_rows(low: Tensor, rows: Tensor) -> Tensor:
+    """low' (r, T) times rows (T, n): (r, n)."""
+    if onednn.is_for_layers() and onednn.takes(turned := low.t().contiguous(), rows.t()):
+        return onednn.linear(turned, rows.t())
+    return torch.mm(low.t(), rows)  # the other order takes MKL twice the time (docs/log.md)
 
 
 def _joined(layers: Sequence[Layer]) -> Tensor | None:

@@ -1,11 +1,13 @@
 """Products through oneDNN, which torch's builds for x86 bring along: where they are faster than torch's own, which go
-to MKL (docs/log.md).
+to MKL (docs/log.md). That is decided by the processor and the shape alone, so that no bit depends on a race.
 
 The operator is the one that torch's compiler calls; where a build has none, and for what it would take by a plain loop,
 there is torch.mm.
 """
 
+import platform
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,8 +26,15 @@ def is_there() -> bool:
 
 @cache
 def is_for_layers() -> bool:
-    """Whether layers gain, and not the head alone: with AVX-512 they do, with AVX2 they lose a tenth."""
-    return is_there() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    """Whether layers gain, and not the head alone: with AVX-512 of other makers they do. With AVX2 they lose a tenth,
+    and for Intel's own processors, where layers lose as well, MKL keeps its best code."""
+    return is_there() and torch.backends.cpu.get_cpu_capability() == "AVX512" and not is_intel()
+
+
+@cache
+def is_intel() -> bool:
+    listed = Path("/proc/cpuinfo")
+    return "GenuineIntel" in (listed.read_text() if listed.exists() else platform.processor())
 
 
 def takes(rows: Tensor, weight: Tensor) -> bool:
