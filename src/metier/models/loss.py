@@ -41,9 +41,9 @@ def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: floa
     return _bounded(weight_times(weight, hidden), None if bias is None else bias[:, None], softcap)
 
 
-def _bounded(product: Tensor, bias: Tensor | None, softcap: float) -> Tensor:
-    """In float32 and in place, where it is float32."""
-    logits = product.float()
+def _bounded(raw: Tensor, bias: Tensor | None, softcap: float) -> Tensor:
+    """The logits of a product with the head, in float32; its memory may be taken."""
+    logits = raw.float()
     if bias is not None:
         logits += bias
     if softcap:
@@ -83,17 +83,19 @@ class _Sums:
             weights = exponential if slope is None else exponential.mul_(slope)
             self.rows = _plus_product(self.rows.mul_(shrunk), weights, part)
 
-    def nll_and_gradient(self, head_of_labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """((N,) nats of the labels, the gradient of their sum (N, H)); head_of_labels (N, H): the head's rows."""
+    def nll(self) -> Tensor:
+        """(N,) nats of the labels."""
         label = self.label - self.top
-        total = label.exp().add_(self.others)
-        nll = (total.log() - label)[:, 0]
-        if self.rows is None or head_of_labels is None:
-            return nll, None
+        return (label.exp().add_(self.others).log_() - label)[:, 0]
+
+    def gradient(self, head_of_labels: Tensor) -> Tensor:
+        """(N, H), of the sum of `nll`; head_of_labels: the head's rows of the labels, alike. The sums end with it."""
+        assert self.rows is not None
+        total = (self.label - self.top).exp_().add_(self.others)
         of_label = self.others / total
         if self.softcap:
             of_label *= _slope(self.label, self.softcap)
-        return nll, self.rows.div_(total).sub_(head_of_labels * of_label)
+        return self.rows.div_(total).sub_(head_of_labels * of_label)
 
 
 class _SummedNll(torch.autograd.Function):
@@ -125,9 +127,9 @@ def _nll(
         rows = slice(start, start + at_once)
         sums = _Sums(hidden[rows], softcap, with_gradient=grad is not None)
         _read_vocabulary(sums, hidden[rows], weight, bias, labels[rows])
-        nll[rows], found = sums.nll_and_gradient(None if grad is None else weight[labels[rows]])
-        if grad is not None and found is not None:
-            grad[rows] = found
+        nll[rows] = sums.nll()
+        if grad is not None:
+            grad[rows] = sums.gradient(weight[labels[rows]])
     return nll
 
 

@@ -33,6 +33,7 @@ def is_for_layers() -> bool:
 
 @cache
 def is_intel() -> bool:
+    """Whether the processor is one of those that MKL is written for."""
     listed = Path("/proc/cpuinfo")
     return "GenuineIntel" in (listed.read_text() if listed.exists() else platform.processor())
 

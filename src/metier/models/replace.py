@@ -134,7 +134,8 @@ def _head_forward(self: Any, x: Tensor) -> Any:
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Any:
-    if is_trained(self.weight) or not is_plain(self.weight) or hidden_states.dtype != self.weight.dtype:
+    in_16_bits = hidden_states.dtype.itemsize < 4
+    if is_trained(self.weight) or not is_plain(self.weight) or in_16_bits:
         return _own(self)(hidden_states)
     offset = NORM_OFFSETS[type(self).__name__]
     eps = self.eps if hasattr(self, "eps") else self.variance_epsilon
