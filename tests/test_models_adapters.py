@@ -237,6 +237,14 @@ def test_attention_whose_scores_are_large_is_tried_without_rounding(
     assert "LlamaAttention" in replace_forwards(model)
 
 
+def test_a_replaced_norm_in_16_bits_keeps_its_own_forward_which_computes_in_32() -> None:
+    model: Any = tiny_model().requires_grad_(False)
+    assert "LlamaRMSNorm" in replace_forwards(model)
+    norm = model.model.norm.bfloat16()
+    states = torch.randn(5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.equal(norm(states), type(norm).forward(norm, states))
+
+
 def test_the_gradient_of_a_is_tried_though_b_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     def doubled(x: Tensor, layer: Layer) -> Tensor:
         return lora_linear(x, layer._replace(a=2 * layer.a - layer.a.detach()))  # type: ignore[operator, union-attr]
