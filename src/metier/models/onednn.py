@@ -26,8 +26,8 @@ def is_there() -> bool:
 
 @cache
 def is_for_layers() -> bool:
-    """Whether layers gain, and not the head alone: with AVX-512 of other makers they do. With AVX2 they lose a tenth,
-    and for Intel's own processors, where layers lose as well, MKL keeps its best code."""
+    """Whether products of many rows gain, a layer's and the head's for a pack: with AVX-512 of other makers than Intel.
+    With AVX2 a layer loses a tenth, and for its own processors MKL keeps its best code."""
     return is_there() and torch.backends.cpu.get_cpu_capability() == "AVX512" and not is_intel()
 
 
